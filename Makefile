@@ -1,0 +1,50 @@
+# `make run` and `make test` work from a clean clone with python3 (>= 3.11), its venv module and make.
+# Everything is installed into .venv; nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: run test lint types coverage soak bench schema clean
+
+run: $(VENV)/.installed
+	$(BIN)/smtpmaild --config config/smtp.yaml
+
+test: $(VENV)/.test-installed lint types coverage
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test-installed
+	$(BIN)/mypy
+
+# The whole suite, then the two gates: the engine and the seams in full, everything at 90 %.
+coverage: $(VENV)/.test-installed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --fail-under=100 --include='smtpmaild/smtp/*,smtpmaild/policy/__init__.py,smtpmaild/sink/__init__.py,smtpmaild/envelope.py'
+	$(BIN)/coverage report --fail-under=90
+
+soak: $(VENV)/.test-installed
+	SMTPMAILD_SOAK=1 $(BIN)/pytest -m soak
+
+bench: $(VENV)/.test-installed
+	$(BIN)/python bench/run.py
+
+schema: $(VENV)/.installed
+	$(BIN)/smtpmaild schema > smtpmaild/config/smtpmaild.schema.json
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* dist var
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,18 @@
+"""smtpmaild, an SMTP daemon: one YAML file in, mail that is safely on disk out.
+
+A map of the package, from the wire inwards:
+
+    server/     sockets, the event loop, workers         the only asyncio on the receiving side
+    smtp/       the protocol as a state machine          bytes in, events out; no I/O at all
+    receiver    one mail transaction                     event -> policies -> routing -> stores -> reply
+    policy/     what may be said at each step            one policy a file, one table of them
+    routing     local domains and relay rules            a forward-path -> where it goes, or why not
+    sink/       where mail is made durable before 250    Maildir, spool directory, discard
+    config/     the YAML file as pydantic models         mistakes as file:line:column
+    app         builds all of the above from a config    the one file that knows them all
+    cli/        the commands
+
+Programs that want the engine without the daemon import `smtpmaild.embedding`.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,74 @@
+"""The message as policies and callbacks see it at the end of data.
+
+The header is always at hand, bounded; the whole body is kept only where somebody in the chain asked for it, in memory
+up to a threshold and then in an unnamed temporary file. Stores get their bytes elsewhere, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from typing import IO
+
+#: Header bytes kept for policies; what lies behind is passed on but not looked at.
+HEADER_LIMIT = 256 * 1024
+#: Body bytes kept in memory before a temporary file takes over.
+MEMORY_LIMIT = 256 * 1024
+
+
+class Content:
+    """A message, read-only for policies.
+
+    header: the bytes before the empty line, CRLF line ends, at most HEADER_LIMIT.  size: bytes of the message with
+    CRLF line ends, without dot-stuffing, without the fields we add.
+    """
+
+    __slots__ = ("_file", "_head", "_header_done", "size")
+
+    def __init__(self, *, keep_body: bool) -> None:
+        self.size = 0
+        self._head = b""
+        self._header_done = False
+        self._file: IO[bytes] | None = tempfile.SpooledTemporaryFile(MEMORY_LIMIT) if keep_body else None  # noqa: SIM115
+
+    def write(self, chunk: bytes) -> None:
+        """Append a piece of the message."""
+        self.size += len(chunk)
+        if not self._header_done:
+            self._collect_header(chunk)
+        if self._file is not None:
+            self._file.write(chunk)
+
+    def _collect_header(self, chunk: bytes) -> None:
+        searched = max(0, len(self._head) - 3)
+        self._head += chunk[: HEADER_LIMIT - len(self._head)]
+        end = 0 if self._head.startswith(b"\r\n") else self._head.find(b"\r\n\r\n", searched)
+        if end >= 0:
+            self._head = self._head[: end + 2 if end else 0]
+            self._header_done = True
+        elif len(self._head) >= HEADER_LIMIT:
+            self._header_done = True
+
+    @property
+    def header(self) -> bytes:
+        """The header fields, each with its CRLF, without the empty line behind them."""
+        return self._head
+
+    def open(self) -> IO[bytes]:
+        """The whole message from its beginning, for reading; valid until the transaction ends.
+
+        Raises LookupError where no policy of the chain asked for bodies.
+        """
+        if self._file is None:
+            raise LookupError("the body was not kept: the chain has no policy with needs_body")
+        self._file.seek(0)
+        return self._file
+
+    def read(self) -> bytes:
+        """The whole message in memory: for small programs, not for large mail."""
+        return self.open().read()
+
+    def close(self) -> None:
+        """Forget the body."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None

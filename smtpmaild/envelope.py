@@ -1,0 +1,144 @@
+"""What the daemon knows about a session and its mail transaction: plain values, no behaviour.
+
+`Session` is one connection; `Transaction` is one MAIL ... end of data within it. The receiver is the only writer;
+policies, routing and stores read. The names are those of RFC 5321 and RFC 5598.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from smtpmaild.smtp.address import NULL_REVERSE_PATH, Address
+from smtpmaild.smtp.reply import Reply
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of the connection.
+
+    host: "192.0.2.1" or "2001:db8::1" without zone, IPv4 even where it came in as ::ffff:192.0.2.1; "" for a Unix
+    socket or standard input.  port: 0 where there is none.
+    """
+
+    host: str
+    port: int = 0
+
+    @property
+    def ip(self) -> IpAddress | None:
+        """The host as an address to compare with networks; None where there is no network between us."""
+        return ipaddress.ip_address(self.host) if self.host else None
+
+    def __str__(self) -> str:
+        if not self.host:
+            return "local"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class BodyType(Enum):
+    """BODY= of MAIL (RFC 6152, RFC 3030)."""
+
+    SEVEN_BIT = "7BIT"
+    EIGHT_BIT_MIME = "8BITMIME"
+    BINARY_MIME = "BINARYMIME"
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection as policies see it.
+
+    session_id: unique, in every log line of the session.  listener: its name in the config.  hostname: how we call
+    ourselves.  hello: the argument of HELO or EHLO, "" before it.  is_extended: the greeting was EHLO.
+    decided_by: the policy or rule that gave the last verdict, for the log.
+    """
+
+    session_id: str
+    listener: str
+    hostname: str
+    peer: Peer
+    hello: str = ""
+    is_extended: bool = False
+    messages: int = 0
+    refused_recipients: int = 0
+    decided_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where one copy of a message goes: a store and, inside it, whose mailbox.
+
+    sink: a name under deliver_to.  domain: the local domain as the config names it (for a wildcard sub-domain the
+    domain the peer named), lower case, A-labels.  mailbox: the local part as the config names it; where the domain
+    takes any local part, as the peer wrote it, in lower case. Not yet safe as a file name: the sink makes it so.
+    subaddress: what followed the separator, "" if nothing did.  recipient: the forward-path that led here.
+    """
+
+    sink: str
+    domain: str
+    mailbox: str
+    subaddress: str
+    recipient: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The line of the config that decided: its name, and where it stands ("smtp.yaml:14"; "" for a built-in rule)."""
+
+    name: str
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What routing says of a forward-path: a reply, the rule that gave it and, where it is positive, the destinations."""
+
+    rule: Rule
+    reply: Reply
+    destinations: tuple[Destination, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """An accepted forward-path with the parameters RCPT brought (keys in upper case)."""
+
+    address: Address
+    route: Route
+    parameters: Mapping[str, str] = NO_PARAMETERS
+
+
+@dataclass(slots=True)
+class Envelope:
+    """Everything about a message that is not in it (RFC 5321 §2.3.1), as stores get it.
+
+    queue_id: its name for the rest of its life.  protocol: for `with` in Received: SMTP, ESMTP or UTF8SMTP.
+    declared_size: SIZE= of MAIL in bytes, 0 if not given.  received_at: seconds since the epoch, when MAIL came.
+    """
+
+    queue_id: str
+    session_id: str
+    listener: str
+    hostname: str
+    peer: Peer
+    hello: str
+    protocol: str
+    received_at: float
+    reverse_path: Address = NULL_REVERSE_PATH
+    body: BodyType = BodyType.SEVEN_BIT
+    is_utf8: bool = False
+    declared_size: int = 0
+    parameters: Mapping[str, str] = NO_PARAMETERS
+    recipients: list[Recipient] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One mail transaction: the session it belongs to and the envelope as far as it is known."""
+
+    session: Session
+    envelope: Envelope

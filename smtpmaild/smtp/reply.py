@@ -1,0 +1,130 @@
+"""SMTP replies: a code, an enhanced status code, a text, and the bytes they make on the wire.
+
+A reply is safe to send whatever its text was built from: control characters and bytes beyond ASCII are made
+harmless here, and lines are folded so that none exceeds 512 octets (RFC 5321 §4.5.3.1.5). Canned replies at the end
+of the file are constants with ready bytes; only replies that carry a value are built while the daemon runs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+# RFC 5321 §4.5.3.1.5: "The maximum total length of a reply line including the reply code and the <CRLF> is 512
+# octets."  Four octets are the code and its separator, two the CRLF.
+_LONGEST_TEXT = 512 - 4 - 2
+
+# RFC 5321 §4.2: textstring = 1*(%d09 / %d32-126).  We drop the tabulator too: some clients show it as it is.
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
+# RFC 3463 §2: status-code = class "." subject "." detail, each up to three digits.
+_ENHANCED = re.compile(r"[245]\.\d{1,3}\.\d{1,3}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One complete SMTP reply.
+
+    code: 200-599.  enhanced: the enhanced status code of RFC 3463 such as "2.1.5", or "" where RFC 2034 wants none
+    (greeting, HELO, EHLO and every 3yz).  text: what people read, without code and CRLF; "\\n" separates the lines of
+    a multi-line reply.  Raises ValueError for a code or enhanced code that cannot be sent.
+    """
+
+    code: int
+    enhanced: str
+    text: str
+    wire: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not 200 <= self.code <= 599:
+            raise ValueError(f"reply code {self.code} is not between 200 and 599")
+        # RFC 2034 §4: the class digit of the enhanced code agrees with the first digit of the reply code.
+        if self.enhanced and (not _ENHANCED.fullmatch(self.enhanced) or self.enhanced[0] != str(self.code)[0]):
+            raise ValueError(f"enhanced status code {self.enhanced!r} does not fit reply code {self.code}")
+        object.__setattr__(self, "wire", _wire(self.code, self.enhanced, self.text))
+
+    @property
+    def is_positive(self) -> bool:
+        """True for 2yz and 3yz."""
+        return self.code < 400
+
+    @property
+    def is_permanent(self) -> bool:
+        """True for 5yz: trying again will not help."""
+        return self.code >= 500
+
+    def wire_without_enhanced(self) -> bytes:
+        """The same reply for a listener that does not offer ENHANCEDSTATUSCODES."""
+        return _wire(self.code, "", self.text)
+
+    def __str__(self) -> str:
+        """As logs show it: '550 5.1.1 No such mailbox'."""
+        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
+
+
+def _wire(code: int, enhanced: str, text: str) -> bytes:
+    # RFC 2034 §4: in a multi-line reply the enhanced code stands on every line.
+    prefix = enhanced + " " if enhanced else ""
+    room = _LONGEST_TEXT - len(prefix)
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines += _folded(printable(line), room)
+    last = lines.pop()
+    wire = "".join(f"{code}-{prefix}{line}\r\n" for line in lines)
+    return f"{wire}{code} {prefix}{last}\r\n".encode("ascii")
+
+
+def printable(text: str) -> str:
+    """The text in printable ASCII: anything else becomes '?', so that nothing a peer sent can break out of a line."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNPRINTABLE.sub("?", text)
+
+
+def _folded(line: str, room: int) -> list[str]:
+    pieces = []
+    while len(line) > room:
+        cut = line.rfind(" ", 1, room) + 1 or room
+        pieces.append(line[:cut].rstrip(" "))
+        line = line[cut:]
+    return [*pieces, line]
+
+
+# Replies that belong to no single command.
+BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
+HELLO_FIRST = Reply(503, "5.5.1", "Send HELO or EHLO first")
+UNRECOGNIZED = Reply(500, "5.5.2", "Syntax error: unrecognized command")
+NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
+SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
+NO_PARAMETERS = Reply(501, "5.5.4", "This command takes no parameters")
+COMMAND_TOO_LONG = Reply(500, "5.5.2", "Command line too long")
+BARE_LINE_FEED = Reply(500, "5.5.2", "Lines must end in CRLF")
+NOT_ASCII = Reply(500, "5.5.2", "Only printable ASCII in commands")
+TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors, closing transmission channel")
+LOCAL_ERROR = Reply(451, "4.3.0", "Local error in processing, try again later")
+INTERNAL_ERROR = Reply(421, "4.3.0", "Internal error, closing transmission channel")
+SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, closing transmission channel")
+TIMEOUT = Reply(421, "4.4.2", "Timeout exceeded, closing transmission channel")
+
+# Replies of the single commands.
+BYE = Reply(221, "2.0.0", "Service closing transmission channel")
+NOOP_OK = Reply(250, "2.0.0", "Ok")
+RSET_OK = Reply(250, "2.0.0", "Requested mail action okay, completed")
+VRFY_NEUTRAL = Reply(252, "2.5.0", "Cannot VRFY user, but will accept message and attempt delivery")
+SENDER_OK = Reply(250, "2.1.0", "Sender ok")
+SENDER_SYNTAX = Reply(501, "5.1.7", "Syntax error in reverse-path: MAIL FROM:<address>")
+NESTED_MAIL = Reply(503, "5.5.1", "Sender already given, send RSET to start again")
+MAIL_FIRST = Reply(503, "5.5.1", "Send MAIL first")
+RECIPIENT_OK = Reply(250, "2.1.5", "Recipient ok")
+RECIPIENT_SYNTAX = Reply(501, "5.1.3", "Syntax error in forward-path: RCPT TO:<address>")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
+# RFC 6531 §3.5: a mailbox beyond ASCII without SMTPUTF8 gets 550 or 553, enhanced code 5.6.7.
+SENDER_NEEDS_UTF8 = Reply(550, "5.6.7", "An address beyond ASCII needs MAIL with SMTPUTF8")
+RECIPIENT_NEEDS_UTF8 = Reply(553, "5.6.7", "An address beyond ASCII needs MAIL with SMTPUTF8")
+NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+START_MAIL_INPUT = Reply(354, "", "Start mail input; end with <CRLF>.<CRLF>")
+MESSAGE_TOO_BIG = Reply(552, "5.3.4", "Message size exceeds the limit")
+BODY_LINE_TOO_LONG = Reply(500, "5.6.0", "A line of the message is too long")
+BARE_CR_OR_LF = Reply(550, "5.6.0", "Message contains a bare CR or LF: lines must end in CRLF")
+MESSAGE_ACCEPTED = Reply(250, "2.0.0", "Message accepted")
+BINARY_NEEDS_BDAT = Reply(503, "5.5.1", "A BINARYMIME message must be sent with BDAT")
+BDAT_SYNTAX = Reply(501, "5.5.4", "Syntax: BDAT size [LAST]; closing transmission channel")
