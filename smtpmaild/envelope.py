@@ -109,7 +109,7 @@ class Recipient:
 
     address: Address
     route: Route
-    parameters: Mapping[str, str] = NO_PARAMETERS
+    parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Envelope:
     body: BodyType = BodyType.SEVEN_BIT
     is_utf8: bool = False
     declared_size: int = 0
-    parameters: Mapping[str, str] = NO_PARAMETERS
+    parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     recipients: list[Recipient] = field(default_factory=list)
 
 
