@@ -1,0 +1,45 @@
+"""What all tests share: Debian programs that some of them talk to.
+
+A test marked `debian` needs a package that a developer's machine may lack, and skips with a reason where it does. On a
+machine that promises the packages (SMTPMAILD_REQUIRE_DEBIAN=1, as .ci/run sets it) such a skip is a failure: else a
+forgotten package would switch a test off and nobody would see it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Generator
+
+import pytest
+
+#: Programs in sbin are for us too, whatever the PATH of the caller.
+SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+IS_REQUIRED = os.environ.get("SMTPMAILD_REQUIRE_DEBIAN") == "1"
+
+
+def find_program(name: str) -> str:
+    """The path of a program; where it is missing, the test is skipped, or failed where packages are promised."""
+    path = shutil.which(name, path=SEARCH_PATH)
+    if path is None:
+        missing = f"the program {name!r} is not installed"
+        if IS_REQUIRED:
+            pytest.fail(missing)
+        pytest.skip(missing)
+    return path
+
+
+@pytest.fixture
+def needs_program() -> Callable[[str], str]:
+    """`swaks = needs_program("swaks")`: the path of the program, or the end of the test with the reason."""
+    return find_program
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the skip of a `debian` test into a failure where the packages are promised."""
+    report = yield
+    if report.skipped and IS_REQUIRED and item.get_closest_marker("debian") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} may not skip with SMTPMAILD_REQUIRE_DEBIAN=1: {report.longrepr}"
+    return report

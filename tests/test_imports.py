@@ -1,0 +1,226 @@
+"""Who may import whom: the floor plan of the package, read from the import statements themselves.
+
+Every import counts, wherever it stands: at the top, within a function, for types only. A module that is missing in
+the table has no room yet and fails, so that a new room is a line here. Three rules: nobody imports what the table does
+not give them, no two rooms or modules import each other in a circle, and start-up loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "smtpmaild"
+ROOT = Path(__file__).resolve().parent.parent
+#: What makes a room wait, block or know an operating system; only rooms that say so in WORLD may have it.
+LOOP_AND_SOCKETS = frozenset({"asyncio", "concurrent", "selectors", "socket", "socketserver", "ssl", "uvloop"})
+#: The protocol engine is bytes in, bytes out: no clock, no disk, no thread either.
+NOT_IN_ENGINE = LOOP_AND_SOCKETS | {"multiprocessing", "os", "pathlib", "select", "signal", "subprocess", "tempfile"}
+NOT_IN_ENGINE |= {"threading", "time"}
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What a room may import.
+
+    ours: rooms of this package; "smtp.*" is the room with all its modules, "policy" only its __init__, the seam.
+    others: distributions that are not in the standard library.  banned: standard modules it may not have.
+    """
+
+    ours: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    banned: frozenset[str] = LOOP_AND_SOCKETS
+
+
+ANY_OF_THE_STANDARD_LIBRARY: frozenset[str] = frozenset()
+
+#: room -> what it may import, besides the standard library and modules of its own room.
+FLOOR_PLAN: Mapping[str, Allowed] = {
+    "__init__": Allowed(),
+    "__main__": Allowed(ours=("cli",)),
+    # values and the engine: everybody's ground floor
+    "smtp": Allowed(banned=frozenset(NOT_IN_ENGINE)),
+    "content": Allowed(),
+    "facts": Allowed(),
+    "queue_id": Allowed(),
+    "metrics": Allowed(ours=("smtp.*",)),
+    "envelope": Allowed(ours=("smtp.*",)),
+    "trace": Allowed(ours=("smtp.*", "envelope", "__init__")),
+    # decisions
+    "routing": Allowed(ours=("smtp.*", "envelope", "metrics", "facts"), others=("pydantic", "idna")),
+    "policy": Allowed(ours=("smtp.*", "envelope", "content", "metrics", "facts"), others=("pydantic",)),
+    # stores: threads and files, never the loop
+    "sink": Allowed(ours=("envelope", "trace", "queue_id", "smtp.reply", "metrics", "facts"), others=("pydantic",)),
+    # one transaction, and what carries it
+    "receiver": Allowed(
+        ours=("smtp.*", "envelope", "trace", "queue_id", "content", "metrics", "facts")
+        + ("policy", "policy.chain", "sink", "routing")
+    ),
+    "server": Allowed(
+        ours=("smtp.*", "receiver", "metrics", "envelope", "facts", "content"),
+        others=("uvloop",),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
+    "embedding": Allowed(
+        ours=("smtp.*", "receiver", "policy.*", "envelope", "content", "facts"),
+        others=("idna",),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
+    # the file, the log, the one who knows them all
+    "config": Allowed(
+        ours=("smtp.*", "policy.builtin", "sink.builtin", "routing", "envelope"),
+        others=("pydantic", "pydantic_core", "yaml", "idna"),
+        banned=frozenset({"asyncio", "uvloop"}),
+    ),
+    "log": Allowed(ours=("facts",), others=("structlog",)),
+    "app": Allowed(
+        ours=("__init__", "config.*", "content", "envelope", "facts", "log", "metrics", "policy.*", "queue_id")
+        + ("receiver", "routing", "server.*", "sink.*", "smtp.*", "trace"),
+        others=("uvloop",),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
+    "cli": Allowed(
+        ours=("__init__", "app", "config.*", "envelope", "facts", "log", "server.*", "smtp.*"),
+        others=("click",),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
+}
+
+#: What only one or two rooms may know, so that nobody else can grow a dependency on it.
+KNOWN_ONLY_TO = {
+    "config": {"app", "cli"},
+    "log": {"app", "cli"},
+    "app": {"cli"},
+}
+
+
+def module_names() -> Iterator[tuple[str, Path]]:
+    """(dotted name below the package, file) of every module; the package itself is "__init__"."""
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+        if len(parts) > 1 and parts[-1] == "__init__":
+            parts = parts[:-1]
+        yield ".".join(parts), path
+
+
+MODULES = dict(module_names())
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Absolute dotted names of everything a file imports, `from a import b` as a.b where that is a module."""
+    for node in ast.walk(ast.parse(path.read_bytes(), path.name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; say where it comes from"
+            assert node.module is not None
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole.removeprefix(PACKAGE + ".") in MODULES else node.module
+
+
+def ours(path: Path) -> set[str]:
+    """The modules of this package that a file imports, named as in MODULES."""
+    return {
+        name.removeprefix(PACKAGE).removeprefix(".") or "__init__"
+        for name in imported(path)
+        if name.partition(".")[0] == PACKAGE
+    }
+
+
+def others(path: Path) -> set[str]:
+    """The top-level names from elsewhere that a file imports."""
+    return {name.partition(".")[0] for name in imported(path)} - {PACKAGE, "__future__"}
+
+
+def is_allowed(module: str, patterns: Iterable[str]) -> bool:
+    return any(
+        module == pattern or (pattern.endswith(".*") and f"{module}.".startswith(pattern[:-1])) for pattern in patterns
+    )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_keeps_to_its_room(module: str) -> None:
+    room = room_of(module)
+    assert room in FLOOR_PLAN, f"{room} has no line in FLOOR_PLAN"
+    allowed = FLOOR_PLAN[room]
+    path = MODULES[module]
+
+    strangers = {name for name in ours(path) if room_of(name) != room and not is_allowed(name, allowed.ours)}
+    assert not strangers, f"{module} may not import {sorted(strangers)} of this package"
+
+    elsewhere = others(path) - sys.stdlib_module_names - set(allowed.others)
+    assert not elsewhere, f"{module} may not depend on {sorted(elsewhere)}"
+
+    banned = others(path) & allowed.banned
+    assert not banned, f"{module} may not import {sorted(banned)} of the standard library"
+
+
+@pytest.mark.parametrize("room", KNOWN_ONLY_TO)
+def test_room_is_known_only_to(room: str) -> None:
+    knowing = {room_of(module) for module, path in MODULES.items() if room in map(room_of, ours(path))}
+    assert knowing - {room} <= KNOWN_ONLY_TO[room]
+
+
+def assert_no_circle(graph: Mapping[str, set[str]]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("import circle: " + " -> ".join(error.args[1]))
+
+
+def test_rooms_import_in_one_direction() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        graph.setdefault(room_of(module), set()).update(room_of(name) for name in ours(path))
+    assert_no_circle({room: knows - {room} for room, knows in graph.items()})
+
+
+def test_modules_import_in_one_direction() -> None:
+    assert_no_circle({module: ours(path) - {module} for module, path in MODULES.items()})
+
+
+def test_circle_is_found() -> None:
+    with pytest.raises(pytest.fail.Exception, match="import circle: "):
+        assert_no_circle({"a": {"b"}, "b": {"a"}})
+
+
+def test_every_line_of_the_plan_is_in_use() -> None:
+    rooms = {room_of(module) for module in MODULES}
+    assert set(FLOOR_PLAN) <= rooms, f"no such room: {sorted(set(FLOOR_PLAN) - rooms)}"
+
+
+#: What takes long to import and is of no use to `--version`, to `--help` or to a program that only wants our values.
+HEAVY = ("asyncio", "pydantic", "pydantic_core", "structlog", "uvloop", "yaml")
+LIGHT_STARTS = {
+    "import smtpmaild": "import smtpmaild",
+    "smtpmaild --version": "from smtpmaild.cli import main; main(['--version'], standalone_mode=False)",
+    "smtpmaild --help": "from smtpmaild.cli import main; main(['--help'], standalone_mode=False)",
+}
+
+
+@pytest.mark.parametrize("start", LIGHT_STARTS)
+def test_light_start_loads_nothing_heavy(start: str) -> None:
+    report = f"import sys; print('loaded:', *sorted(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{LIGHT_STARTS[start]}; {report}"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
+@pytest.mark.parametrize("statement", ["import pydantic", "import uvloop, structlog"])
+def test_heavy_import_would_be_seen(statement: str) -> None:
+    report = f"import sys; print(*(set(sys.modules) & set({HEAVY!r})))"
+    done = subprocess.run([sys.executable, "-c", f"{statement}; {report}"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
