@@ -10,7 +10,7 @@ Knows no loop: a step that must wait makes `ask` return a coroutine, and the cal
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from operator import attrgetter
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from typing import Any
 
 from smtpmaild.envelope import Session, Transaction
 from smtpmaild.facts import Log
+from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Answer, Policy, Verdict
 from smtpmaild.smtp.reply import LOCAL_ERROR, Reply
 
@@ -94,15 +95,17 @@ class Chain:
 
     by_event: Mapping[Event, tuple[Step, ...]]
     log: Log
+    metrics: Metrics = field(default_factory=Metrics)
 
     @classmethod
-    def compile(cls, policies: Sequence[tuple[Policy, Mode]], log: Log) -> Chain:
+    def compile(cls, policies: Sequence[tuple[Policy, Mode]], log: Log, metrics: Metrics | None = None) -> Chain:
         """The chain of these policies, in their order. Only the methods a policy overrides become steps."""
+        metrics = metrics or Metrics()
         by_event: dict[Event, tuple[Step, ...]] = {}
         for policy, mode in policies:
-            for event, step in _steps_of(policy, mode, log):
+            for event, step in _steps_of(policy, mode, log, metrics):
                 by_event[event] = (*by_event.get(event, ()), step)
-        return cls(by_event, log)
+        return cls(by_event, log, metrics)
 
     def steps(self, event: Event) -> tuple[Step, ...]:
         """Who is asked at this event; empty for most."""
@@ -132,7 +135,7 @@ class Chain:
         by_event = {**self.by_event, event: steps}
         if not steps:
             del by_event[event]
-        return Chain(by_event, self.log)
+        return Chain(by_event, self.log, self.metrics)
 
     def ask(self, steps: tuple[Step, ...], session: Session, *arguments: object) -> Answer:
         """Ask one after the other until somebody gives a verdict; session.decided_by then names who it was.
@@ -176,11 +179,12 @@ class Chain:
     def _failed(self, step: Step | None, session: Session) -> Reply:
         assert step is not None
         session.decided_by = step.name
+        self.metrics.policy_errors += 1
         self.log.exception("policy_failed", policy=step.name, session_id=session.session_id)
         return LOCAL_ERROR
 
 
-def _steps_of(policy: Policy, mode: Mode, log: Log) -> Iterator[tuple[Event, Step]]:
+def _steps_of(policy: Policy, mode: Mode, log: Log, metrics: Metrics) -> Iterator[tuple[Event, Step]]:
     if mode is Mode.OFF:
         return
     for stage, events in STAGES.items():
@@ -191,7 +195,7 @@ def _steps_of(policy: Policy, mode: Mode, log: Log) -> Iterator[tuple[Event, Ste
         for event in events:
             ask = method(policy)
             if mode is Mode.MONITOR:
-                ask = _Monitor(policy.name, event, ask, log)
+                ask = _Monitor(policy.name, event, ask, log, metrics)
             yield event, Step(policy.name, ask, needs_body)
 
 
@@ -207,6 +211,7 @@ class _Monitor:
     event: Event
     method: Callable[..., Answer]
     log: Log
+    metrics: Metrics
 
     def __call__(self, *arguments: Any) -> Answer:
         # The first argument of every stage is the session or its transaction.
@@ -234,6 +239,7 @@ class _Monitor:
         return None
 
     def _failed(self, session: Session) -> Verdict:
+        self.metrics.policy_errors += 1
         self.log.exception("policy_failed", **self._facts(session), monitored=True)
         return None
 

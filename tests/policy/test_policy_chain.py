@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from smtpmaild.envelope import Envelope, Peer, Session, Transaction
+from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Answer, Policy, Verdict
 from smtpmaild.policy.chain import STAGES, Chain, Event, Mode, Step
 from smtpmaild.smtp.address import Address
@@ -196,6 +197,13 @@ def test_broken_policy_is_a_temporary_failure(log: Recorder, session: Session, b
     assert ask(chain, session) is LOCAL_ERROR
     assert session.decided_by == "broken"
     assert log.facts == [("exception", "policy_failed", {"policy": "broken", "session_id": "S1"})]
+
+
+def test_errors_are_counted(log: Recorder, session: Session) -> None:
+    metrics = Metrics()
+    chain = Chain.compile([(Breaks(), Mode.MONITOR), (Breaks(), Mode.ENFORCE)], log, metrics)
+    ask(chain.without(Event.QUIT, "nobody"), session)
+    assert metrics.policy_errors == 2
 
 
 def test_broken_behind_one_that_waits_is_logged_once(log: Recorder, session: Session) -> None:

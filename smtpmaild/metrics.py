@@ -1,0 +1,35 @@
+"""Plain counters of one worker process, and no rendering: whoever shows them takes a snapshot.
+
+Everything happens in the event loop's thread, so counting is `metrics.messages_accepted += 1` and nothing more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Counted since the process began; only sessions_open goes down again.
+
+    sessions_refused: turned away at the door, by a limit or a policy.  sessions_timed_out: ended by a timeout.
+    messages_*: by the reply to the end of data: 2yz, 5yz, 4yz.  recipients_*: by the reply to RCPT.
+    bytes_received: of messages, without dot-stuffing.  policy_errors: exceptions raised by policies and callbacks.
+    """
+
+    sessions_opened: int = 0
+    sessions_open: int = 0
+    sessions_refused: int = 0
+    sessions_timed_out: int = 0
+    messages_accepted: int = 0
+    messages_refused: int = 0
+    messages_deferred: int = 0
+    recipients_accepted: int = 0
+    recipients_refused: int = 0
+    recipients_deferred: int = 0
+    bytes_received: int = 0
+    policy_errors: int = 0
+
+    def snapshot(self) -> dict[str, int]:
+        """All counters by name, as they are now."""
+        return asdict(self)
