@@ -1,0 +1,98 @@
+"""What a server session tells its driver. Every event but Body waits for one reply().
+
+`success` is the reply the protocol foresees when nobody has anything to say against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from smtpmaild.smtp import reply
+from smtpmaild.smtp.address import Address
+from smtpmaild.smtp.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The connection stands; its reply is the banner. 554 leaves only QUIT, 421 closes (RFC 5321 §3.1)."""
+
+    success: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """HELO or EHLO. domain: the whole argument, not judged.  keywords: the EHLO lines we would answer with."""
+
+    verb: str
+    domain: str
+    keywords: tuple[str, ...]
+    success: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """MAIL FROM with its parameters: upper-case keys, known ones only, values checked, "" where there is none."""
+
+    reverse_path: Address
+    parameters: Mapping[str, str]
+    success: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Rcpt:
+    """RCPT TO; parameters as in Mail."""
+
+    forward_path: Address
+    parameters: Mapping[str, str]
+    success: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """DATA, or the first BDAT: shall a message be read? A refusal keeps the recipients."""
+
+    success: Reply = reply.START_MAIL_INPUT
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes of the message, never empty, CRLF line ends, without dot-stuffing. Takes no reply."""
+
+    chunk: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndOfData:
+    """The message was read to its end, or a BDAT failed. failure: the refusal the protocol demands, if it does."""
+
+    size: int
+    failure: Reply | None
+    success: Reply = reply.MESSAGE_ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Any other verb: RSET always, the rest where the driver listens for it, and the verbs of extensions."""
+
+    verb: str
+    argument: str
+    success: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class XForward:
+    """XFORWARD from a peer that may send it: what this command told. None: the value is not known to the sender."""
+
+    attributes: Mapping[str, str | None]
+    success: Reply = reply.XFORWARD_OK
+
+
+@dataclass(frozen=True, slots=True)
+class LineTooLong:
+    """A command line over the limit, where the driver listens for it; what was read of it is gone."""
+
+    success: Reply = reply.COMMAND_TOO_LONG
+
+
+Event = Connected | Hello | Mail | Rcpt | Data | Body | EndOfData | Command | XForward | LineTooLong

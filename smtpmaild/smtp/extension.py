@@ -1,0 +1,148 @@
+"""The EHLO table: each extension is a row with what it says in EHLO and what it adds to the commands.
+
+A listener speaks a `Dialect`: the rows it offers, compiled once into look-ups. What is not in it is neither
+advertised nor understood: a parameter of an extension that is off is unknown (555), its verbs are unrecognized (500).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from smtpmaild.smtp.address import ToAscii, no_idna
+from smtpmaild.smtp.reply import Reply
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+# RFC 5321 §4.5.3.1.4: "The maximum total length of a command line including the command word and the <CRLF> is 512
+# octets. SMTP extensions may be used to increase this limit."
+BASE_LINE_LIMIT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What a listener lets its sessions do.
+
+    message_size: bytes, 0 for no limit.  recipients: accepted ones per message.  body_line: octets of a message line
+    without CRLF, 0 for any.  keep_bare_newlines: do not refuse a message for a bare CR or LF.  allow_bare_lf: LF ends
+    a command as CRLF does; never the end of data.  bad_commands, refused_recipients: how many before 421.  listens:
+    verbs that the driver wants to answer itself (NOOP, VRFY, ... and "linetobig").
+    """
+
+    hostname: str
+    banner: str = "ESMTP smtpmaild Service ready"
+    message_size: int = 50_000_000
+    recipients: int = 1000
+    messages: int = 0
+    body_line: int = 998
+    keep_bare_newlines: bool = False
+    allow_bare_lf: bool = False
+    bad_commands: int = 20
+    refused_recipients: int = 100
+    listens: frozenset[str] = frozenset()
+    to_ascii: ToAscii = no_idna
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A row of the table.
+
+    words: what stands behind the keyword in EHLO.  mail, rcpt: parameter keyword -> regular expression of its value,
+    "" for a parameter without value.  verbs: commands that it brings.  growth: octets that it adds to the longest
+    command line.  needs: keywords without which it is not offered.
+    """
+
+    keyword: str
+    words: Callable[[ServerOptions], str] = field(default=lambda _: "")
+    mail: Mapping[str, str] = _NOTHING
+    rcpt: Mapping[str, str] = _NOTHING
+    verbs: tuple[str, ...] = ()
+    growth: int = 0
+    needs: tuple[str, ...] = ()
+
+
+def _limits(options: ServerOptions) -> str:
+    # RFC 9422 §4: MAILMAX and RCPTMAX, each only where there is such a limit.
+    mail_max = f"MAILMAX={options.messages} " if options.messages else ""
+    return f"{mail_max}RCPTMAX={options.recipients}"
+
+
+#: In the order of the EHLO reply. XFORWARD is offered to trusted peers only.
+EXTENSIONS: tuple[Extension, ...] = (
+    Extension("PIPELINING"),  # RFC 2920
+    # RFC 1870 §3: size-value ::= 1*20DIGIT; §5: the MAIL line grows by 26
+    Extension("SIZE", lambda options: str(options.message_size), mail={"SIZE": r"[0-9]{1,20}"}, growth=26),
+    Extension("8BITMIME", mail={"BODY": "7BIT|8BITMIME"}, growth=17),  # RFC 6152
+    Extension("SMTPUTF8", mail={"SMTPUTF8": ""}, growth=10),  # RFC 6531 §3.1
+    Extension("ENHANCEDSTATUSCODES"),  # RFC 2034
+    Extension("CHUNKING", verbs=("BDAT",)),  # RFC 3030
+    Extension("BINARYMIME", mail={"BODY": "BINARYMIME"}, needs=("CHUNKING", "8BITMIME")),  # RFC 3030 §3
+    Extension("HELP", verbs=("HELP",)),  # RFC 5321 §4.1.1.1
+    Extension("LIMITS", _limits),  # RFC 9422
+)
+#: Postfix's XFORWARD, with the attributes of its README; each value is xtext of at most 255 octets.
+XFORWARD = Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", verbs=("XFORWARD",))
+
+#: Verbs that RFC 5321 knows without any extension.
+BASE_VERBS = (
+    "HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT", "VRFY", "EXPN",
+    "SEND", "SOML", "SAML", "TURN",
+)  # fmt: skip
+
+
+class Dialect:
+    """Options and extensions of a listener, compiled: what sessions look up while they run.
+
+    Raises ValueError for two extensions that offer one verb, or a SMTPUTF8 without IDNA.
+    """
+
+    __slots__ = (
+        "banner", "bye", "ehlo", "has_enhanced_codes", "helo", "help", "keywords", "line_limit",
+        "mail_parameters", "options", "rcpt_parameters", "timeout", "verbs",
+    )  # fmt: skip
+
+    def __init__(self, options: ServerOptions, extensions: Sequence[Extension] = EXTENSIONS) -> None:
+        offered = _offered(options, extensions)
+        keywords = {extension.keyword for extension in offered}
+        self.options = options
+        self.keywords = tuple(f"{row.keyword} {row.words(options)}".strip() for row in offered)
+        self.has_enhanced_codes = "ENHANCEDSTATUSCODES" in keywords
+        self.verbs = _verbs(offered)
+        self.mail_parameters = _patterns([row.mail for row in offered])
+        self.rcpt_parameters = _patterns([row.rcpt for row in offered])
+        self.line_limit = BASE_LINE_LIMIT + sum(row.growth for row in offered)
+        # RFC 2034 §4: no enhanced code in the greeting and in the replies to HELO and EHLO.
+        self.banner = Reply(220, "", f"{options.hostname} {options.banner}")
+        self.helo = Reply(250, "", options.hostname)
+        self.ehlo = Reply(250, "", "\n".join((f"{options.hostname} Service ready", *self.keywords)))
+        # RFC 5321 §4.2.3: 221 and 421 begin with our <domain>.
+        self.bye = Reply(221, "2.0.0", f"{options.hostname} Service closing transmission channel")
+        self.timeout = Reply(421, "4.4.2", f"{options.hostname} Timeout exceeded, closing transmission channel")
+        self.help = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(self.verbs)))
+
+
+def _offered(options: ServerOptions, extensions: Sequence[Extension]) -> list[Extension]:
+    """The rows whose needs are met. Without IDNA a SMTPUTF8 address cannot be understood, so it is not offered."""
+    rows = [row for row in extensions if row.keyword != "SMTPUTF8" or options.to_ascii is not no_idna]
+    keywords = {row.keyword for row in rows}
+    return [row for row in rows if keywords.issuperset(row.needs)]
+
+
+def _verbs(extensions: Sequence[Extension]) -> frozenset[str]:
+    verbs = [*BASE_VERBS]
+    for extension in extensions:
+        for verb in extension.verbs:
+            if verb in verbs:
+                raise ValueError(f"two extensions offer the verb {verb}")
+            verbs.append(verb)
+    return frozenset(verbs)
+
+
+def _patterns(tables: Sequence[Mapping[str, str]]) -> dict[str, re.Pattern[str]]:
+    """Parameter keyword -> pattern of its value; extensions that share a keyword (BODY) add their values up."""
+    merged: dict[str, str] = {}
+    for table in tables:
+        for keyword, pattern in table.items():
+            merged[keyword] = f"{merged[keyword]}|{pattern}" if keyword in merged else pattern
+    return {keyword: re.compile(pattern, re.IGNORECASE | re.ASCII) for keyword, pattern in merged.items()}

@@ -1,0 +1,514 @@
+"""The server's side of one SMTP session: bytes in, events out; replies in, bytes out.
+
+    session.receive_data(data)              what the network brought
+    while (event := session.next_event()):  parse on until an event needs a reply, or input runs out
+        session.reply(...)                  for every event but Body
+    transport.write(session.data_to_send()) one write for all replies of a pipelined group
+
+Bad syntax and bad order are answered here, and so is everything that needs no decision. After an event the session is
+paused, and input waits behind it in order, until reply(). All state changes go through `_move`, all bytes out through
+`data_to_send`. Nothing a peer sends raises; a driver that replies when nothing was asked gets a RuntimeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Final
+
+from smtpmaild.smtp import reply as replies
+from smtpmaild.smtp.address import parse_forward_path, parse_reverse_path
+from smtpmaild.smtp.command import after_keyword, decode_line, parse_bdat, parse_parameters, split_command
+from smtpmaild.smtp.data import BodyChecker, DotDecoder
+from smtpmaild.smtp.events import (
+    Body,
+    Command,
+    Connected,
+    Data,
+    EndOfData,
+    Event,
+    Hello,
+    LineTooLong,
+    Mail,
+    Rcpt,
+    XForward,
+)
+from smtpmaild.smtp.extension import BASE_LINE_LIMIT, Dialect
+from smtpmaild.smtp.lines import BadLine, LineBuffer
+from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, REFUSALS, Cause, State
+from smtpmaild.smtp.xforward import parse_xforward
+
+# A peer that pipelines commands and never reads the replies gets no more than this before the session stalls: 64 KiB
+# of "EHLO x" would otherwise be answered with megabytes.
+_OUTPUT_LIMIT = 64 * 1024
+
+
+class _Answered(Enum):
+    """The input was dealt with; there may be more to read."""
+
+    ANSWERED = "answered"
+
+
+_ANSWERED: Final = _Answered.ANSWERED
+_Step = Event | _Answered | None
+
+
+class _Chunk:
+    """The octets of one BDAT. refusal: they are read and dropped, then this is said."""
+
+    __slots__ = ("is_last", "left", "refusal", "size")
+
+    def __init__(self, size: int, is_last: bool, refusal: Reply | None = None) -> None:
+        self.size = self.left = size
+        self.is_last = is_last
+        self.refusal = refusal
+
+
+class ServerSession:
+    """One connection's protocol state."""
+
+    __slots__ = (
+        "_bad_commands", "_checker", "_chunk", "_decoder", "_dialect", "_end_was_seen", "_input", "_is_extended",
+        "_is_shutting_down", "_is_utf8", "_output", "_output_size", "_parameters", "_pending", "_recipients",
+        "_refused_recipients", "_state",
+    )  # fmt: skip
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._state = State.CONNECTED
+        self._input = LineBuffer(dialect.line_limit, allow_bare_lf=dialect.options.allow_bare_lf)
+        self._output: list[bytes] = []
+        self._output_size = 0
+        self._pending: Event | None = None  # the event that waits for its reply
+        self._is_extended = False
+        self._is_shutting_down = False
+        self._bad_commands = 0
+        self._refused_recipients = 0
+        # of the transaction
+        self._is_utf8 = False
+        self._parameters: Mapping[str, str] = {}
+        self._recipients = 0
+        # while a body is read
+        self._decoder: DotDecoder | None = None
+        self._checker: BodyChecker | None = None
+        self._chunk: _Chunk | None = None
+        self._end_was_seen = False
+
+    # What the driver calls
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what the network brought. Ignored once the session is closed."""
+        if self._state is not State.CLOSED:
+            self._input.feed(data)
+
+    def next_event(self) -> Event | None:
+        """The next thing to decide; None: paused until reply(), stalled until data_to_send(), or out of input."""
+        while self._pending is None and self._state is not State.CLOSED and self._output_size < _OUTPUT_LIMIT:
+            step = self._read()
+            if step is not _ANSWERED:
+                if step is not None and step.__class__ is not Body:
+                    self._pending = step
+                return step
+        return None
+
+    def reply(self, reply: Reply, *, effect: bool = True) -> None:
+        """Answer the event at hand. effect=False: the reply is sent and the state stays where it is."""
+        event, self._pending = self._pending, None
+        if event is None:
+            raise RuntimeError("reply() without an event that waits for one")
+        # A refused BDAT is answered when its octets have been read; until then the reply waits in its chunk.
+        if self._chunk is None or event.__class__ is not Data:
+            self._send(reply)
+        elif not effect:
+            self._chunk.refusal = reply
+        if effect:
+            _EFFECTS[event.__class__](self, event, reply)
+        if reply.code == 421:
+            self._move(Cause.CLOSE)
+
+    def data_to_send(self) -> bytes:
+        """All replies since the last call."""
+        output = self._output
+        if not output:
+            return b""
+        data = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        self._output_size = 0
+        return data
+
+    def close(self, reply: Reply | None = None) -> None:
+        """End the session from our side: a timeout, an error of ours. What waits is forgotten."""
+        self._pending = None
+        if reply is not None and self._state is not State.CLOSED:
+            self._send(reply)
+        self._move(Cause.CLOSE)
+
+    def shut_down(self) -> None:
+        """Answer the next command 421 (RFC 5321 §3.8); a body that is being read is read to its end first."""
+        self._is_shutting_down = True
+
+    @property
+    def is_closed(self) -> bool:
+        """No input is looked at any more: send what there is to send, then close."""
+        return self._state is State.CLOSED
+
+    @property
+    def is_paused(self) -> bool:
+        """An event waits for its reply."""
+        return self._pending is not None
+
+    @property
+    def is_stalled(self) -> bool:
+        """So many replies wait to be sent that no further command is read."""
+        return self._output_size >= _OUTPUT_LIMIT
+
+    @property
+    def is_reading_body(self) -> bool:
+        """The client is sending message data, not commands."""
+        return self._state is State.DATA or self._chunk is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """The banner was sent."""
+        return self._state is not State.CONNECTED
+
+    # One door for the state, one for the output
+
+    def _move(self, cause: Cause) -> None:
+        self._state = NEXT[cause].get(self._state, self._state)
+        if self._state in _WITHOUT_TRANSACTION:
+            self._forget_transaction()
+        if self._state is State.CLOSED:
+            self._input.clear()
+
+    def _forget_transaction(self) -> None:
+        self._is_utf8 = False
+        self._parameters = {}
+        self._recipients = 0
+        self._decoder = self._checker = self._chunk = None
+        self._end_was_seen = False
+
+    def _send(self, reply: Reply) -> None:
+        wire = reply.wire if self._dialect.has_enhanced_codes else reply.wire_without_enhanced()
+        self._output.append(wire)
+        self._output_size += len(wire)
+
+    def _refuse(self, reply: Reply) -> _Answered:
+        """Answer a command that is wrong in itself; too many of them end the session."""
+        self._send(reply)
+        self._bad_commands += 1
+        if self._bad_commands > self._dialect.options.bad_commands:
+            self._send(replies.TOO_MANY_ERRORS)
+            self._move(Cause.CLOSE)
+        return _ANSWERED
+
+    # Reading
+
+    def _read(self) -> _Step:
+        if self._state is State.CONNECTED:
+            return Connected(self._dialect.banner)
+        if self._state is State.DATA:
+            return self._read_data()
+        if self._chunk is not None:
+            return self._read_chunk(self._chunk)
+        return self._read_command()
+
+    def _read_command(self) -> _Step:
+        line = self._input.next_line()
+        if line is None:
+            return None
+        if self._is_shutting_down and self._state is not State.CHUNKS:
+            self.close(replies.SHUTTING_DOWN)
+            return _ANSWERED
+        if line.__class__ is BadLine:
+            return self._refuse_line(line)
+        assert isinstance(line, bytes)
+        text = decode_line(line)
+        if text is None:
+            return self._refuse(replies.UNPRINTABLE)
+        verb, argument = split_command(text)
+        # What extensions add, they add to MAIL; the other commands stay within 512 octets.
+        if len(line) > BASE_LINE_LIMIT - 2 and verb != "MAIL":
+            return self._refuse_line(BadLine.TOO_LONG)
+        if verb not in self._dialect.verbs and verb not in self._dialect.options.listens:
+            return self._refuse(replies.UNRECOGNIZED)
+        refusal = REFUSALS.get(verb, OTHER_REFUSALS).get(self._state)
+        if verb == "BDAT":  # its octets follow, refused or not
+            return self._bdat(argument, refusal)
+        if refusal is not None:
+            return self._refuse(refusal)
+        return _COMMANDS.get(verb, ServerSession._other)(self, verb, argument)
+
+    def _refuse_line(self, line: BadLine | bytes) -> _Step:
+        if line is BadLine.BARE_LINE_FEED:
+            return self._refuse(replies.BARE_LINE_FEED)
+        if "linetobig" in self._dialect.options.listens:
+            return LineTooLong()
+        return self._refuse(replies.COMMAND_TOO_LONG)
+
+    def _hello(self, verb: str, argument: str) -> _Step:
+        if not argument:
+            return self._refuse(replies.SYNTAX)
+        if verb == "HELO":
+            return Hello(verb, argument, (), self._dialect.helo)
+        self._is_extended = True
+        return Hello(verb, argument, self._dialect.keywords, self._dialect.ehlo)
+
+    def _mail(self, verb: str, argument: str) -> _Step:
+        rest = after_keyword(argument, "FROM:")
+        found = None if rest is None else parse_reverse_path(rest, self._dialect.options.to_ascii)
+        if found is None:
+            return self._refuse(replies.SENDER_SYNTAX)
+        reverse_path, tail = found
+        parameters = self._parse_parameters(tail, self._dialect.mail_parameters)
+        if isinstance(parameters, Reply):
+            return self._refuse(parameters)
+        if not argument.isascii() and "SMTPUTF8" not in parameters:
+            return self._refuse(replies.SENDER_NEEDS_UTF8)
+        # RFC 1870 §6.1: a declared size over the limit is refused here, before a byte of it travels.
+        limit = self._dialect.options.message_size
+        if limit and int(parameters.get("SIZE", "0")) > limit:
+            return self._refuse(replies.MESSAGE_TOO_BIG)
+        return Mail(reverse_path, parameters, Reply(250, "2.1.0", f"sender <{reverse_path.text}> OK"))
+
+    def _rcpt(self, verb: str, argument: str) -> _Step:
+        rest = after_keyword(argument, "TO:")
+        found = None if rest is None else parse_forward_path(rest, self._dialect.options.to_ascii)
+        if found is None:
+            return self._refuse(replies.RECIPIENT_SYNTAX)
+        forward_path, tail = found
+        parameters = self._parse_parameters(tail, self._dialect.rcpt_parameters)
+        if isinstance(parameters, Reply):
+            return self._refuse(parameters)
+        if not argument.isascii() and not self._is_utf8:
+            return self._refuse(replies.RECIPIENT_NEEDS_UTF8)
+        if self._recipients >= self._dialect.options.recipients:
+            # RFC 5321 §4.5.3.1.10: 452, not 552: the client sends the rest in another transaction.
+            self._send(replies.TOO_MANY_RECIPIENTS)
+            return _ANSWERED
+        return Rcpt(forward_path, parameters, Reply(250, "2.1.5", f"recipient <{forward_path.text}> OK"))
+
+    def _parse_parameters(self, tail: str, known: Mapping[str, object]) -> Mapping[str, str] | Reply:
+        if not tail.strip(" "):
+            return _NO_PARAMETERS
+        # Outside extended mode no parameter is known (RFC 5321 §4.1.1.11).
+        return parse_parameters(tail, known if self._is_extended else {})  # type: ignore[arg-type]
+
+    def _data(self, verb: str, argument: str) -> _Step:
+        if argument:
+            return self._refuse(replies.NO_PARAMETERS)
+        # RFC 3030 §3: "BINARYMIME cannot be used with the DATA command"; 503.
+        if self._body_is_binary:
+            return self._refuse(replies.BINARY_NEEDS_BDAT)
+        return Data()
+
+    def _bdat(self, argument: str, refusal: Reply | None) -> _Step:
+        parsed = parse_bdat(argument)
+        if parsed is None:
+            # How many octets follow is unknown, and none of them may be taken for a command: hang up.
+            self.close(replies.BDAT_SYNTAX)
+            return _ANSWERED
+        size, is_last = parsed
+        self._chunk = _Chunk(size, is_last, refusal)
+        return Data() if self._state is State.RECIPIENT else _ANSWERED
+
+    def _rset(self, verb: str, argument: str) -> _Step:
+        return self._refuse(replies.NO_PARAMETERS) if argument else Command(verb, "", replies.RSET_OK)
+
+    def _quit(self, verb: str, argument: str) -> _Step:
+        if argument:
+            return self._refuse(replies.NO_PARAMETERS)
+        if verb in self._dialect.options.listens:
+            return Command(verb, "", self._dialect.bye)
+        self.close(self._dialect.bye)
+        return _ANSWERED
+
+    def _query(self, verb: str, argument: str) -> _Step:
+        """VRFY and EXPN: nothing without what is asked for."""
+        return self._other(verb, argument) if argument else self._refuse(replies.SYNTAX)
+
+    def _xforward(self, verb: str, argument: str) -> _Step:
+        attributes = parse_xforward(argument)
+        return self._refuse(attributes) if isinstance(attributes, Reply) else XForward(attributes)
+
+    def _other(self, verb: str, argument: str) -> _Step:
+        options = self._dialect.options
+        if verb in options.listens or verb not in _UNHEARD:
+            success = self._dialect.help if verb == "HELP" else replies.COMMAND_OK
+            return Command(verb, argument, success)
+        answer = _UNHEARD[verb] or self._dialect.help
+        if answer is replies.NOT_IMPLEMENTED:
+            return self._refuse(answer)
+        self._send(answer)
+        return _ANSWERED
+
+    # Reading a body
+
+    @property
+    def _body_is_binary(self) -> bool:
+        return self._parameters.get("BODY", "").upper() == "BINARYMIME"
+
+    def _read_data(self) -> _Step:
+        if self._end_was_seen:
+            return self._end_of_data()
+        data = self._input.take_all()
+        if not data:
+            return None
+        assert self._decoder is not None
+        chunk, rest = self._decoder.feed(data)
+        if rest is not None:
+            self._end_was_seen = True
+            self._input.give_back(rest)
+        return self._checked(chunk)
+
+    def _read_chunk(self, chunk: _Chunk) -> _Step:
+        if chunk.left:
+            data = self._input.take(chunk.left)
+            if not data:
+                return None
+            chunk.left -= len(data)
+            return _ANSWERED if chunk.refusal else self._checked(data)
+        if chunk.refusal:
+            return self._end_refused_chunk(chunk, chunk.refusal)
+        if chunk.is_last or self._failure():
+            return self._end_of_data()
+        self._chunk = None
+        self._send(Reply(250, "2.0.0", f"{chunk.size} octets received"))
+        return _ANSWERED
+
+    def _end_refused_chunk(self, chunk: _Chunk, refusal: Reply) -> _Answered:
+        self._chunk = None
+        if self._state is not State.CHUNKS_FAILED:
+            return self._refuse(refusal)
+        # The rest of a message that was refused, pipelined in good faith: no fault of its own.
+        if chunk.is_last:
+            self._move(Cause.END)
+        self._send(refusal)
+        return _ANSWERED
+
+    def _checked(self, chunk: bytes) -> _Step:
+        """Pass a piece of the message on, unless it is already known that the message will be refused."""
+        assert self._checker is not None
+        if not chunk or self._failure():
+            return _ANSWERED
+        self._checker.feed(chunk)
+        return _ANSWERED if self._failure() else Body(chunk)
+
+    def _failure(self) -> Reply | None:
+        """What the protocol itself has against the body so far."""
+        checker, options = self._checker, self._dialect.options
+        assert checker is not None
+        if options.message_size and checker.size > options.message_size:
+            return replies.MESSAGE_TOO_BIG
+        if checker.has_bare_newline and not options.keep_bare_newlines:
+            return replies.BARE_CR_OR_LF
+        return replies.BODY_LINE_TOO_LONG if checker.has_long_line else None
+
+    def _end_of_data(self) -> EndOfData:
+        assert self._checker is not None
+        if self._chunk is None or self._chunk.is_last:
+            self._checker.finish()
+        return EndOfData(self._checker.size, self._failure())
+
+    # What a reply does to the state
+
+    def _after_banner(self, event: Event, reply: Reply) -> None:
+        self._move(Cause.BANNER if reply.is_positive else Cause.BANNER_REFUSED)
+
+    def _after_hello(self, event: Event, reply: Reply) -> None:
+        assert isinstance(event, Hello)
+        if reply.is_positive:
+            self._is_extended = event.verb == "EHLO"
+            self._move(Cause.HELLO)
+
+    def _after_mail(self, event: Event, reply: Reply) -> None:
+        assert isinstance(event, Mail)
+        if reply.is_positive:
+            self._parameters = event.parameters
+            self._is_utf8 = "SMTPUTF8" in event.parameters
+            self._move(Cause.MAIL)
+
+    def _after_rcpt(self, event: Event, reply: Reply) -> None:
+        if reply.is_positive:
+            self._recipients += 1
+            self._move(Cause.RCPT)
+            return
+        self._refused_recipients += 1
+        if self._refused_recipients > self._dialect.options.refused_recipients:
+            self.close(replies.TOO_MANY_ERRORS)
+
+    def _after_data(self, event: Event, reply: Reply) -> None:
+        if reply.is_positive:
+            self._checker = BodyChecker(self._dialect.options.body_line, is_binary=self._body_is_binary)
+            if self._chunk is None:
+                self._decoder = DotDecoder()
+            self._move(Cause.DATA if self._chunk is None else Cause.BDAT)
+        elif self._chunk is not None:
+            self._chunk.refusal = reply
+            self._move(Cause.CHUNK_REFUSED)
+
+    def _after_end(self, event: Event, reply: Reply) -> None:
+        # RFC 3030 §2: after a failed BDAT everything up to LAST or RSET fails with it.
+        if self._chunk is not None and not self._chunk.is_last:
+            self._chunk = None
+            self._move(Cause.CHUNK_REFUSED)
+        else:
+            self._move(Cause.END)
+
+    def _after_command(self, event: Event, reply: Reply) -> None:
+        assert isinstance(event, Command)
+        if event.verb == "QUIT":  # closes in every case, refused or not
+            self._move(Cause.CLOSE)
+        elif event.verb == "RSET" and reply.is_positive:
+            self._move(Cause.RSET)
+
+    def _after_nothing(self, event: Event, reply: Reply) -> None:
+        pass
+
+    def _after_long_line(self, event: Event, reply: Reply) -> None:
+        self._output.pop()  # _refuse sends it and counts it
+        self._refuse(reply)
+
+
+_NO_PARAMETERS: Mapping[str, str] = {}
+_WITHOUT_TRANSACTION = frozenset((State.START, State.READY, State.CLOSED))
+
+#: How each verb is read. Verbs without a row are those that nobody need hear (`_UNHEARD`) and those of extensions.
+_COMMANDS: Mapping[str, Callable[[ServerSession, str, str], _Step]] = {
+    "HELO": ServerSession._hello,
+    "EHLO": ServerSession._hello,
+    "MAIL": ServerSession._mail,
+    "RCPT": ServerSession._rcpt,
+    "DATA": ServerSession._data,
+    "RSET": ServerSession._rset,
+    "QUIT": ServerSession._quit,
+    "VRFY": ServerSession._query,
+    "EXPN": ServerSession._query,
+    "XFORWARD": ServerSession._xforward,
+}
+
+#: What is answered where no driver listens; None stands for the help text.
+#: RFC 5321 §3.5.3: a server that does not verify says 252. SEND, SOML, SAML, TURN are history (appendix F.6, F.1).
+_UNHEARD: Mapping[str, Reply | None] = {
+    "NOOP": replies.NOOP_OK,
+    "HELP": None,
+    "VRFY": replies.VRFY_NEUTRAL,
+    "EXPN": replies.NOT_IMPLEMENTED,
+    "SEND": replies.NOT_IMPLEMENTED,
+    "SOML": replies.NOT_IMPLEMENTED,
+    "SAML": replies.NOT_IMPLEMENTED,
+    "TURN": replies.NOT_IMPLEMENTED,
+}
+
+_EFFECTS: Mapping[type, Callable[[ServerSession, Event, Reply], None]] = {
+    Connected: ServerSession._after_banner,
+    Hello: ServerSession._after_hello,
+    Mail: ServerSession._after_mail,
+    Rcpt: ServerSession._after_rcpt,
+    Data: ServerSession._after_data,
+    EndOfData: ServerSession._after_end,
+    Command: ServerSession._after_command,
+    XForward: ServerSession._after_nothing,
+    LineTooLong: ServerSession._after_long_line,
+}
