@@ -96,7 +96,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What routing says of a forward-path: a reply, the rule that gave it and, where it is positive, the destinations."""
+    """What routing says of a forward-path: a reply, the rule that gave it and, if it is positive, the destinations."""
 
     rule: Rule
     reply: Reply
@@ -138,7 +138,11 @@ class Envelope:
 
 @dataclass(slots=True)
 class Transaction:
-    """One mail transaction: the session it belongs to and the envelope as far as it is known."""
+    """One mail transaction: the session it belongs to and the envelope as far as it is known.
+
+    parameters: of the MAIL or RCPT command that is being decided (keys in upper case).
+    """
 
     session: Session
     envelope: Envelope
+    parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)

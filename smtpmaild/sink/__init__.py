@@ -69,11 +69,11 @@ class Sink(Protocol):
         ...
 
     def unhealthy(self) -> Reply | None:
-        """A 4yz to give instead of 354 while the store is known to be in trouble, else None. No I/O: asked per message."""
+        """A 4yz to give instead of 354 while the store is known to be in trouble, else None. No I/O."""
         ...
 
     def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
-        """Start one message for the given destinations of this sink. Cheap: no I/O. drained() is called in the loop's thread."""
+        """Start one message for the given destinations of this sink. No I/O. drained() comes in the loop's thread."""
         ...
 
     def locate(self, destination: Destination) -> str:

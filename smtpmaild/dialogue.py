@@ -1,0 +1,127 @@
+"""Joins the protocol and the receiver of one session: bytes in, decisions, bytes out.
+
+Whoever has a connection drives it: the daemon's `server/connection.py`, a program through `embedding.py`, a test with
+two lists of bytes. It knows no socket and no loop; what must wait is handed to `spawn`, and `changed` is called when
+there is something new to send, or to stop reading for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+
+from smtpmaild import queue_id
+from smtpmaild.envelope import Peer
+from smtpmaild.receiver import WAIT, Receiver, Result, Service, Wait
+from smtpmaild.smtp import reply as replies
+from smtpmaild.smtp.events import Connected, Event
+from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.session import ServerSession
+
+#: Runs a coroutine to its end, some time; in the daemon loop.create_task.
+Spawn = Callable[[Coroutine[object, object, None]], object]
+
+
+class Dialogue:
+    """One session. All methods are called in one thread; none blocks, none raises for what a peer sent.
+
+    changed: called after everything that may have produced output, closed the session or made it busy.
+    """
+
+    __slots__ = ("_changed", "_event", "_spawn", "is_busy", "is_stopped", "protocol", "receiver")
+
+    def __init__(self, service: Service, peer: Peer, spawn: Spawn, changed: Callable[[], None]) -> None:
+        self.protocol = ServerSession(service.dialect)
+        self.receiver = Receiver(service, peer, queue_id.make(), self.resume, time.time())
+        self.is_busy = False  # a decision is on its way: read no more input until it is there
+        self.is_stopped = False
+        self._spawn = spawn
+        self._changed = changed
+        self._event: Event = Connected(service.dialect.banner)
+        service.metrics.sessions_opened += 1
+        service.metrics.sessions_open += 1
+
+    def receive_data(self, data: bytes) -> None:
+        """Take input and go as far as it leads."""
+        self.protocol.receive_data(data)
+        self.advance()
+
+    def advance(self) -> None:
+        """Decide everything that can be decided now. The first call sends the banner."""
+        protocol, receiver = self.protocol, self.receiver
+        while not self.is_busy:
+            event = protocol.next_event()
+            if event is None:
+                break
+            self._event = event
+            try:
+                self._settle(receiver.handle(event))
+            except Exception:
+                self._failed()
+        self._changed()
+
+    def resume(self, result: Result) -> None:
+        """What the receiver waited for is there."""
+        self.is_busy = False
+        if self.is_stopped:
+            return
+        self._settle(result)
+        self.advance()
+
+    def _settle(self, result: Result | Awaitable[Result]) -> None:
+        if result.__class__ is Reply or isinstance(result, Reply):
+            self.protocol.reply(self.receiver.shaped(self._event, result), effect=self.receiver.effect)
+        elif result is WAIT:
+            self.is_busy = True
+        elif result is not None and not isinstance(result, Wait):
+            self.is_busy = True
+            self._spawn(self._await(result))
+
+    async def _await(self, awaitable: Awaitable[Result]) -> None:
+        try:
+            result = await awaitable
+            self.resume(result)
+        except Exception:
+            self._failed()
+            self.is_busy = False
+            self._changed()
+
+    def _failed(self) -> None:
+        """A bug of ours: the traceback for us, 421 for the peer, and the daemon serves on."""
+        session = self.receiver.session
+        self.receiver.service.log.exception("session_failed", session_id=session.session_id, peer=str(session.peer))
+        self.protocol.close(replies.INTERNAL_ERROR)
+
+    def time_out(self) -> None:
+        """The peer was silent, or slow, for too long."""
+        result = self.receiver.timed_out()
+        if isinstance(result, Reply):
+            self.protocol.close(result)
+            self._changed()
+        elif not isinstance(result, Wait) and result is not None:
+            self._spawn(self._time_out_later(result))
+
+    async def _time_out_later(self, awaitable: Awaitable[Result]) -> None:
+        result = await awaitable
+        self.protocol.close(result if isinstance(result, Reply) else None)
+        self._changed()
+
+    def refuse(self, reply: Reply) -> None:
+        """End the session from our side with this reply."""
+        self.protocol.close(reply)
+        self._changed()
+
+    def stop(self, reason: str) -> None:
+        """The connection is gone; once. reason: for the log, "" for a goodbye."""
+        if self.is_stopped:
+            return
+        self.is_stopped = True
+        self.receiver.service.metrics.sessions_open -= 1
+        self.protocol.close()
+        waiting = self.receiver.stop(reason)
+        if waiting is not None:
+            self._spawn(_finish(waiting))
+
+
+async def _finish(awaitable: Awaitable[object]) -> None:
+    await awaitable

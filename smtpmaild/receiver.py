@@ -1,0 +1,528 @@
+"""One session's mail transactions: event -> policies -> routing -> stores -> reply. No loop, no socket.
+
+Each event of the protocol is handled in three steps, as everywhere: check (the chain of policies and callbacks),
+decide (routing, the stores' health), do (the envelope, the deliveries). Nothing joins the envelope before it was
+accepted; nothing is acknowledged before every store that was given the message says it is durable.
+
+`handle` returns the reply where it is known at once, which is nearly always; `WAIT` where a store will call back; or
+a coroutine where a policy has to wait. What runs it is the driver's business (dialogue.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final
+
+from smtpmaild import queue_id, trace
+from smtpmaild.content import Content
+from smtpmaild.envelope import BodyType, Destination, Envelope, Peer, Recipient, Session, Transaction
+from smtpmaild.facts import Log
+from smtpmaild.metrics import Metrics
+from smtpmaild.policy import Answer, Verdict
+from smtpmaild.policy.chain import Chain, Step
+from smtpmaild.policy.chain import Event as Moment
+from smtpmaild.routing import Router
+from smtpmaild.sink import Delivery, Outcome, Sink
+from smtpmaild.smtp.events import (
+    Body,
+    Command,
+    Connected,
+    Data,
+    EndOfData,
+    Event,
+    Hello,
+    LineTooLong,
+    Mail,
+    Rcpt,
+    XForward,
+)
+from smtpmaild.smtp.extension import Dialect
+from smtpmaild.smtp.reply import Reply
+
+
+class Wait(Enum):
+    """The answer comes later, through the `resume` function of the receiver."""
+
+    WAIT = "wait"
+
+
+WAIT: Final = Wait.WAIT
+#: None: the event takes no reply (a piece of a body), go on.
+Result = Reply | Wait | None
+#: (session, verb, reply) -> the reply to send instead: the reply option of an extension (callbacks §6).
+ReplyFilter = Callable[[Session, str, Reply], Reply]
+
+#: Refusals kept for the session's log event; a peer that collects more has made its point.
+_REFUSALS_LOGGED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the sessions of one listener share; made once by app.py or embedding.py, never changed.
+
+    verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.
+    """
+
+    listener: str
+    dialect: Dialect
+    chain: Chain
+    router: Router
+    sinks: Mapping[str, Sink]
+    log: Log
+    metrics: Metrics
+    verbs: Mapping[str, tuple[Step, ...]] = MappingProxyType({})
+    filters: Mapping[str, Sequence[ReplyFilter]] = MappingProxyType({})
+
+
+@dataclass(slots=True)
+class _Reception:
+    """A message while it is read and stored: from DATA to the reply to its end.
+
+    refusal: a verdict on the way; the rest of the body is read and dropped.  full: deliveries that asked for a break.
+    outcomes: what the stores said so far.  answers_later: end of data was answered with WAIT.
+    """
+
+    deliveries: list[Delivery]
+    content: Content
+    refusal: Reply | None = None
+    full: int = 0
+    outcomes: list[Outcome] = field(default_factory=list)
+    answers_later: bool = False
+
+    def abort(self) -> None:
+        for delivery in self.deliveries:
+            delivery.abort()
+        self.deliveries = []
+        self.content.close()
+
+
+class Receiver:
+    """Decides the events of one session and carries out what was decided.
+
+    resume: called in the loop's thread with what `handle` could only answer with WAIT.
+    effect: False when a callback of this event asked that nothing but the reply happens (callbacks §2, `dojob`).
+    """
+
+    __slots__ = (
+        "_reception", "_refusals", "_resume", "_started_at", "_transaction", "chain", "effect", "forwarded",
+        "service", "session",
+    )  # fmt: skip
+
+    def __init__(
+        self, service: Service, peer: Peer, session_id: str, resume: Callable[[Result], None], started_at: float
+    ) -> None:
+        self.service = service
+        self.chain = service.chain
+        self.session = Session(session_id, service.listener, service.dialect.options.hostname, peer)
+        self.effect = True
+        self.forwarded: Mapping[str, str | None] = _NOTHING
+        self._resume = resume
+        self._started_at = started_at
+        self._transaction: Transaction | None = None
+        self._reception: _Reception | None = None
+        self._refusals: list[dict[str, str]] = []
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """The transaction under way; None before MAIL and after its end."""
+        return self._transaction
+
+    def handle(self, event: Event) -> Result | Awaitable[Result]:
+        """Decide an event. Its exceptions are bugs of ours; policies' exceptions are answered 451 by the chain."""
+        self.effect = True
+        self.session.decided_by = ""
+        return _HANDLERS[event.__class__](self, event)
+
+    # Check: ask whoever listens, then go on with the verdict, now or when it is there.
+
+    def _ask(
+        self, moment: Moment, decided: Callable[[Verdict, Any], Result], event: Event, *arguments: object
+    ) -> Result | Awaitable[Result]:
+        steps = self.chain.by_event.get(moment)
+        if not steps:
+            return decided(None, event)
+        return self._then(self.chain.ask(steps, self.session, *arguments), decided, event)
+
+    def _then(
+        self, answer: Answer, decided: Callable[[Verdict, Any], Result], event: Event
+    ) -> Result | Awaitable[Result]:
+        if answer is None or isinstance(answer, Reply):
+            return decided(answer, event)
+        return self._later(answer, decided, event)
+
+    async def _later(
+        self, answer: Awaitable[Verdict], decided: Callable[[Verdict, Any], Result], event: Event
+    ) -> Result:
+        return decided(await answer, event)
+
+    # The session
+
+    def _connected(self, event: Connected) -> Result | Awaitable[Result]:
+        return self._ask(Moment.BANNER, self._connected_decided, event, self.session)
+
+    def _connected_decided(self, verdict: Verdict, event: Connected) -> Result:
+        if verdict is not None and not verdict.is_positive:
+            self.service.metrics.sessions_refused += 1
+            self._note_refusal("connect", "", verdict)
+            # RFC 5321 §3.1 knows 554 for a refused session; other permanent codes would confuse clients.
+            if verdict.is_permanent and verdict.code != 554:
+                return Reply(554, verdict.enhanced, verdict.text)
+            return verdict if verdict.is_permanent else Reply(421, verdict.enhanced, verdict.text)
+        return verdict or event.success
+
+    def _hello(self, event: Hello) -> Result | Awaitable[Result]:
+        self._forget_transaction()
+        self.session.hello, before = event.domain, self.session.hello
+
+        def decided(verdict: Verdict, event: Hello) -> Result:
+            reply = verdict or event.success
+            if reply.is_positive:
+                self.session.is_extended = event.verb == "EHLO"
+            else:
+                self.session.hello = before
+                self._note_refusal(event.verb, event.domain, reply)
+            return reply
+
+        moment = Moment.EHLO if event.verb == "EHLO" else Moment.HELO
+        return self._ask(moment, decided, event, self.session)
+
+    def _command(self, event: Command) -> Result | Awaitable[Result]:
+        steps = self.service.verbs.get(event.verb)
+        if steps:
+            return self._then(
+                self.chain.ask(steps, self.session, self.session, event.argument), self._command_decided, event
+            )
+        argument = (event.argument,) if event.verb in _VERBS_WITH_ARGUMENT else ()
+        return self._ask(_MOMENTS[event.verb], self._command_decided, event, self.session, *argument)
+
+    def _command_decided(self, verdict: Verdict, event: Command) -> Result:
+        reply = verdict or event.success
+        if event.verb == "RSET" and reply.is_positive and self.effect:
+            self._forget_transaction()
+        return reply
+
+    def _xforward(self, event: XForward) -> Result | Awaitable[Result]:
+        # Attributes of several commands add up, the last value of each wins.
+        attributes = {**self.forwarded, **event.attributes}
+
+        def decided(verdict: Verdict, event: XForward) -> Result:
+            reply = verdict or event.success
+            if reply.is_positive and self.effect:
+                self.forwarded = attributes
+            return reply
+
+        return self._ask(Moment.XFORWARD, decided, event, self.session, attributes)
+
+    def _line_too_long(self, event: LineTooLong) -> Result | Awaitable[Result]:
+        return self._ask(Moment.LINE_TOO_LONG, _or_success, event, self.session)
+
+    # The envelope
+
+    def _mail(self, event: Mail) -> Result | Awaitable[Result]:
+        session = self.session
+        parameters = event.parameters
+        is_utf8 = "SMTPUTF8" in parameters
+        envelope = Envelope(
+            queue_id=queue_id.make(),
+            session_id=session.session_id,
+            listener=session.listener,
+            hostname=session.hostname,
+            peer=session.peer,
+            hello=session.hello,
+            # RFC 3848 and RFC 6531 §4.3: the words for `with` in Received.
+            protocol="UTF8SMTP" if is_utf8 else "ESMTP" if session.is_extended else "SMTP",
+            received_at=time.time(),
+            reverse_path=event.reverse_path,
+            body=_BODY_TYPES[parameters.get("BODY", "7BIT").upper()],
+            is_utf8=is_utf8,
+            declared_size=int(parameters.get("SIZE", "0")),
+            parameters=parameters,
+        )
+        self._transaction = Transaction(session, envelope, parameters)
+        return self._ask(Moment.MAIL, self._mail_decided, event, self._transaction)
+
+    def _mail_decided(self, verdict: Verdict, event: Mail) -> Result:
+        reply = verdict or event.success
+        if not reply.is_positive:
+            self._note_refusal("MAIL", event.reverse_path.text, reply)
+        if not (reply.is_positive and self.effect):
+            self._transaction = None
+        return reply
+
+    def _rcpt(self, event: Rcpt) -> Result | Awaitable[Result]:
+        transaction = self._in_transaction()
+        transaction.parameters = event.parameters
+        return self._ask(Moment.RCPT, self._rcpt_decided, event, transaction, event.forward_path)
+
+    def _rcpt_decided(self, verdict: Verdict, event: Rcpt) -> Result:
+        metrics = self.service.metrics
+        if verdict is not None and not verdict.is_positive:
+            metrics.recipients_refused += verdict.is_permanent
+            metrics.recipients_deferred += not verdict.is_permanent
+            return self._note_refusal("RCPT", event.forward_path.text, verdict)
+        transaction = self._in_transaction()
+        route = self.service.router.route(transaction, event.forward_path)
+        if not route.reply.is_positive:
+            metrics.recipients_refused += route.reply.is_permanent
+            metrics.recipients_deferred += not route.reply.is_permanent
+            self.session.decided_by = f"{route.rule.name} ({route.rule.where})" if route.rule.where else route.rule.name
+            return self._note_refusal("RCPT", event.forward_path.text, route.reply)
+        metrics.recipients_accepted += 1
+        if self.effect:
+            transaction.envelope.recipients.append(Recipient(event.forward_path, route, event.parameters))
+        return verdict or event.success
+
+    # The message
+
+    def _data(self, event: Data) -> Result | Awaitable[Result]:
+        return self._ask(Moment.DATA_INIT, self._data_decided, event, self._in_transaction())
+
+    def _data_decided(self, verdict: Verdict, event: Data) -> Result:
+        if verdict is not None and not verdict.is_positive:
+            return self._note_refusal("DATA", "", verdict)
+        by_sink = self._destinations_by_sink()
+        for name in by_sink:
+            trouble = self.service.sinks[name].unhealthy()
+            if trouble is not None:
+                self.session.decided_by = f"deliver_to.{name}"
+                return self._note_refusal("DATA", "", trouble)
+        if self.effect:
+            self._begin(by_sink)
+        return verdict or event.success
+
+    def _destinations_by_sink(self) -> dict[str, list[Destination]]:
+        by_sink: dict[str, list[Destination]] = {}
+        for recipient in self._in_transaction().envelope.recipients:
+            for destination in recipient.route.destinations:
+                by_sink.setdefault(destination.sink, []).append(destination)
+        return by_sink
+
+    def _begin(self, by_sink: Mapping[str, Sequence[Destination]]) -> None:
+        envelope = self._in_transaction().envelope
+        sinks = self.service.sinks
+        deliveries = [sinks[name].begin(envelope, to, self._drained) for name, to in by_sink.items()]
+        self._reception = _Reception(deliveries, Content(keep_body=self.chain.needs_body))
+        received = trace.received(envelope)
+        for delivery in deliveries:
+            delivery.write(received)
+
+    def _body(self, event: Body) -> Result | Awaitable[Result]:
+        reception = self._in_reception()
+        if reception.refusal is not None:
+            return None
+        reception.content.write(event.chunk)
+        return self._ask(Moment.DATA_PART, self._body_decided, event, self._in_transaction(), event.chunk)
+
+    def _body_decided(self, verdict: Verdict, event: Body) -> Result:
+        reception = self._in_reception()
+        if verdict is not None and not verdict.is_positive:
+            reception.refusal = verdict
+            reception.abort()
+            return None
+        for delivery in reception.deliveries:
+            reception.full += not delivery.write(event.chunk)
+        return WAIT if reception.full else None
+
+    def _drained(self) -> None:
+        """A delivery that asked for a break can take more."""
+        reception = self._reception
+        if reception is not None and reception.full:
+            reception.full -= 1
+            if not reception.full:
+                self._resume(None)
+
+    def _end_of_data(self, event: EndOfData) -> Result | Awaitable[Result]:
+        reception = self._in_reception()
+        self.service.metrics.bytes_received += event.size
+        refusal = event.failure or reception.refusal
+        if refusal is not None:
+            return self._refuse_message(refusal, event.size)
+        return self._ask(Moment.DATA, self._message_decided, event, self._in_transaction(), reception.content)
+
+    def _message_decided(self, verdict: Verdict, event: EndOfData) -> Result:
+        if verdict is not None and not verdict.is_positive:
+            return self._refuse_message(verdict, event.size)
+        reception, transaction = self._in_reception(), self._in_transaction()
+        success = verdict or Reply(250, "2.0.0", f"Ok: queued as {transaction.envelope.queue_id}")
+
+        def done(outcome: Outcome) -> None:
+            reception.outcomes.append(outcome)
+            if reception.answers_later and len(reception.outcomes) == len(reception.deliveries):
+                self._resume(self._stored(reception, transaction, success))
+
+        for delivery in reception.deliveries:
+            delivery.commit(done)
+        if len(reception.outcomes) == len(reception.deliveries):
+            return self._stored(reception, transaction, success)
+        reception.answers_later = True
+        return WAIT
+
+    def _stored(self, reception: _Reception, transaction: Transaction, success: Reply) -> Reply:
+        """All stores have answered: the worst of their replies is the reply to the message."""
+        reception.deliveries = []
+        reception.content.close()
+        worst = worst_reply(reception.outcomes)
+        reply = success if worst is None or worst.is_positive else worst
+        self._conclude(transaction, reply, reception.content.size)
+        return reply
+
+    def _refuse_message(self, refusal: Reply, size: int) -> Reply:
+        transaction = self._in_transaction()
+        self._in_reception().abort()
+        self._note_refusal("end of data", "", refusal)
+        self._conclude(transaction, refusal, size)
+        return refusal
+
+    def _conclude(self, transaction: Transaction, reply: Reply, size: int) -> None:
+        """The transaction is over, whatever came of it: count it, log it, forget it."""
+        name, counter = _CONCLUSIONS[reply.code // 100]
+        metrics = self.service.metrics
+        if counter == "accepted":
+            metrics.messages_accepted += 1
+            self.session.messages += 1
+        elif counter == "refused":
+            metrics.messages_refused += 1
+        else:
+            metrics.messages_deferred += 1
+        envelope = transaction.envelope
+        recipients = envelope.recipients
+        self.service.log.info(
+            name,
+            session_id=envelope.session_id,
+            queue_id=envelope.queue_id,
+            listener=envelope.listener,
+            peer=str(envelope.peer),
+            helo=envelope.hello,
+            reverse_path=envelope.reverse_path.text,
+            recipients=[recipient.address.text for recipient in recipients],
+            rules=[*{recipient.route.rule.name: None for recipient in recipients}],
+            size=size,
+            reply=str(reply),
+            decided_by=self.session.decided_by,
+            seconds=round(time.time() - envelope.received_at, 4),
+        )
+        if self._transaction is transaction:
+            self._transaction = self._reception = None
+
+    # The end of the session
+
+    def timed_out(self) -> Result | Awaitable[Result]:
+        """The peer was silent for too long: the reply to close with."""
+        self.service.metrics.sessions_timed_out += 1
+        verdict = Connected(self.service.dialect.timeout)
+        return self._ask(Moment.TIMEOUT, _or_success, verdict, self.session)
+
+    def stop(self, reason: str) -> Awaitable[Verdict] | None:
+        """The connection is gone. reason: for the log, "" when both sides said goodbye.
+
+        A message that is not being committed is forgotten; one that is, the stores finish: the client will send it
+        again, having seen no 250, which is the duplicate that SMTP cannot exclude (RFC 1047).
+        """
+        if self._reception is None or not self._reception.answers_later:
+            self._forget_transaction()
+        session = self.session
+        self.service.log.info(
+            "session_closed",
+            session_id=session.session_id,
+            listener=session.listener,
+            peer=str(session.peer),
+            helo=session.hello,
+            messages=session.messages,
+            refused=session.refused_recipients,
+            refusals=self._refusals,
+            **({"forwarded": dict(self.forwarded)} if self.forwarded else {}),
+            reason=reason,
+            seconds=round(time.time() - self._started_at, 4),
+        )
+        steps = self.chain.by_event.get(Moment.STOP_SESSION)
+        answer = self.chain.ask(steps, session, session, reason) if steps else None
+        return None if answer is None or isinstance(answer, Reply) else answer
+
+    def shaped(self, event: Event, reply: Reply) -> Reply:
+        """The reply as extensions want it."""
+        if self.service.filters and self.session.is_extended:
+            verb = verb_of(event)
+            for change in self.service.filters.get(verb, ()):
+                reply = change(self.session, verb, reply)
+        return reply
+
+    # What every handler needs
+
+    def _in_transaction(self) -> Transaction:
+        assert self._transaction is not None, "the protocol lets no RCPT or DATA through before MAIL"
+        return self._transaction
+
+    def _in_reception(self) -> _Reception:
+        assert self._reception is not None, "the protocol has no body before DATA"
+        return self._reception
+
+    def _forget_transaction(self) -> None:
+        if self._reception is not None:
+            self._reception.abort()
+        self._transaction = self._reception = None
+
+    def _note_refusal(self, command: str, argument: str, reply: Reply) -> Reply:
+        self.session.refused_recipients += command == "RCPT"
+        if len(self._refusals) < _REFUSALS_LOGGED:
+            rule = self.session.decided_by
+            self._refusals.append({"command": command, "argument": argument, "reply": str(reply), "rule": rule})
+        return reply
+
+
+def worst_reply(outcomes: Sequence[Outcome]) -> Reply | None:
+    """The reply a SMTP client gets for several stores: 4yz before 5yz before 2yz.
+
+    A temporary failure wins: the client tries again, and nothing is lost that a store did not have.
+    """
+    replies = [reply for outcome in outcomes for reply in ((outcome,) if isinstance(outcome, Reply) else outcome)]
+    return max(replies, key=lambda reply: _WORSE[reply.code // 100], default=None)
+
+
+def verb_of(event: Event) -> str:
+    """The name under which callbacks and extensions know an event."""
+    if isinstance(event, Hello | Command):
+        return event.verb
+    return _EVENT_NAMES[event.__class__]
+
+
+def _or_success(verdict: Verdict, event: Connected | LineTooLong) -> Result:
+    return verdict or event.success
+
+
+_NOTHING: Mapping[str, str | None] = MappingProxyType({})
+_BODY_TYPES: Mapping[str, BodyType] = {body.value: body for body in BodyType}
+_VERBS_WITH_ARGUMENT = frozenset(("VRFY", "EXPN", "HELP"))
+_MOMENTS: Mapping[str, Moment] = {moment.value: moment for moment in Moment}
+_WORSE = {2: 0, 3: 0, 5: 1, 4: 2}
+#: First digit of the reply to a message -> its event in the log, and where it is counted.
+_CONCLUSIONS = {
+    2: ("message_accepted", "accepted"),
+    4: ("message_deferred", "deferred"),
+    5: ("message_refused", "refused"),
+}
+_EVENT_NAMES: Mapping[type, str] = {
+    Connected: "banner",
+    Mail: "MAIL",
+    Rcpt: "RCPT",
+    Data: "DATA-INIT",
+    Body: "DATA-PART",
+    EndOfData: "DATA",
+    XForward: "XFORWARD",
+    LineTooLong: "linetobig",
+}
+_HANDLERS: Mapping[type, Callable[[Receiver, Any], Result | Awaitable[Result]]] = {
+    Connected: Receiver._connected,
+    Hello: Receiver._hello,
+    Mail: Receiver._mail,
+    Rcpt: Receiver._rcpt,
+    Data: Receiver._data,
+    Body: Receiver._body,
+    EndOfData: Receiver._end_of_data,
+    Command: Receiver._command,
+    XForward: Receiver._xforward,
+    LineTooLong: Receiver._line_too_long,
+}
