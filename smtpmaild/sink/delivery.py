@@ -1,0 +1,366 @@
+"""One message on its way into files: collected in memory, spilled when large, staged in tmp/, renamed.
+
+Two threads touch a delivery. The event loop calls write, commit, abort, flushed and settle; a writer thread calls the
+steps of writer.Job in between. A small message is handed over once, at commit. A large one is handed over in blocks
+while it arrives: `_blocks` passes them (append and popleft are atomic), and `_lock` sees that whoever writes them, a
+flush or the commit behind it, writes them in order.
+
+A message for several directories is written once and shared: as a hard link where the whole file is the same, else
+(Delivered-To differs) copied inside the kernel when it is large, or written again when it is small.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from smtpmaild.sink import Outcome, disk
+from smtpmaild.sink.folder import Folder
+from smtpmaild.sink.writer import Health, Writer
+from smtpmaild.smtp.reply import Reply
+
+#: What is smaller stays in memory until its commit; what is larger goes to disk in blocks of this size.
+SPILL_FROM = 128 * 1024
+#: Bytes of one message that wait for the disk before the peer is told to wait too, and when it may go on.
+HIGH_WATER = 4 * SPILL_FROM
+LOW_WATER = SPILL_FROM
+_COPY_AT_ONCE = 1024 * 1024
+
+
+class Copy:
+    """One file a message becomes: where it goes and the header fields in front of it."""
+
+    __slots__ = ("folder", "head")
+
+    def __init__(self, folder: Folder, head: bytes) -> None:
+        self.folder = folder
+        self.head = head
+
+
+class _File:
+    """A file in tmp/ that will be renamed. fd: -1 when closed.  target: "" until its name is known."""
+
+    __slots__ = ("fd", "is_published", "target", "tmp")
+
+    def __init__(self, tmp: str, target: str, fd: int) -> None:
+        self.tmp = tmp
+        self.target = target
+        self.fd = fd
+        self.is_published = False
+
+
+class FileDelivery:
+    """A delivery into one file per directory; stores say in four methods how it is named and what else is written."""
+
+    __slots__ = (
+        "_blocks",
+        "_chunks",
+        "_copies",
+        "_done",
+        "_drained",
+        "_error",
+        "_files",
+        "_health",
+        "_held",
+        "_is_over",
+        "_is_paused",
+        "_last",
+        "_lock",
+        "_pending",
+        "_stored",
+        "_waiting",
+        "_writer",
+    )
+
+    def __init__(self, writer: Writer, health: Health, copies: Sequence[Copy], drained: Callable[[], None]) -> None:
+        self._writer = writer
+        self._health = health
+        self._copies = copies
+        self._drained = drained
+        # Of the loop's thread.
+        self._chunks: list[bytes] = []
+        self._pending = 0  # bytes in _chunks
+        self._waiting = 0  # bytes in _blocks, as far as the loop has heard
+        self._held = 0  # our part of writer.held
+        self._is_paused = False
+        self._is_over = False
+        self._done: Callable[[Outcome], None] | None = None
+        # Passed to the writer threads.
+        self._lock: threading.Lock | None = None  # None: never spilled
+        self._blocks: deque[list[bytes]] = deque()
+        # Of a writer thread.
+        self._files: list[_File] = []
+        self._last: list[_File] = []
+        self._stored = 0  # bytes of the spilled message in its file, without the head
+        self._error: OSError | None = None
+
+    # What a store says about its files. All run in a writer thread.
+
+    def encode(self, data: bytes) -> bytes:
+        """The bytes as the store keeps them. Only for whole messages; see encode_block."""
+        return data
+
+    def encode_block(self, data: bytes, *, is_last: bool) -> bytes:
+        """The same for a block of a large message."""
+        return data
+
+    def tmp_name(self) -> str:
+        """A name in tmp/ for a message whose size is not known yet."""
+        raise NotImplementedError
+
+    def name(self, size: int, text: bytes) -> str:
+        """The final name of a file of that size; text: its content, without what was stored in blocks."""
+        raise NotImplementedError
+
+    def stage_more(self) -> None:
+        """Write what belongs to the message beside it."""
+
+    # The seam smtpmaild.sink.Delivery: in the loop's thread.
+
+    def write(self, chunk: bytes) -> bool:
+        """Collect; from SPILL_FROM on pass a block to the writer."""
+        if self._error is not None:
+            return True  # it has failed already: commit will say so
+        size = len(chunk)
+        self._chunks.append(chunk)
+        self._pending += size
+        self._held += size
+        self._writer.held += size
+        if self._pending < SPILL_FROM:
+            return True
+        self._spill()
+        self._is_paused = self._waiting > HIGH_WATER
+        return not self._is_paused
+
+    def _spill(self) -> None:
+        if self._lock is None:
+            self._lock = threading.Lock()
+        self._waiting += self._pending
+        self._blocks.append(self._chunks)
+        self._chunks, self._pending = [], 0
+        self._writer.flush(self)
+
+    def commit(self, done: Callable[[Outcome], None]) -> None:
+        """Hand over to the writer."""
+        self._done = done
+        self._writer.commit(self)
+
+    def abort(self) -> None:
+        """Forget the message; where it was spilled a writer thread removes the file."""
+        self._chunks = []
+        self._let_go()
+        if self._lock is not None:
+            self._writer.discard(self)
+
+    def flushed(self, size: int) -> None:
+        """Blocks were written, or dropped: their memory is free."""
+        if self._is_over:
+            return
+        self._waiting -= size
+        self._held -= size
+        self._writer.held -= size
+        if self._is_paused and self._waiting <= LOW_WATER:
+            self._is_paused = False
+            self._drained()
+
+    def settle(self, reply: Reply) -> None:
+        """The writer's answer."""
+        self._let_go()
+        self._chunks = []
+        if self._done is not None:
+            self._done(reply)
+
+    def _let_go(self) -> None:
+        self._is_over = True
+        self._writer.held -= self._held
+        self._held = 0
+
+    # The seam writer.Job: in a writer thread.
+
+    @property
+    def folders(self) -> Sequence[Folder]:
+        return [copy.folder for copy in self._copies]
+
+    @property
+    def has_last(self) -> bool:
+        return bool(self._last)
+
+    def flush(self) -> int:
+        assert self._lock is not None
+        with self._lock:
+            return self._write_blocks()
+
+    def make_folders(self) -> None:
+        for copy in self._copies:
+            copy.folder.make()
+
+    def stage(self, *, keep_open: bool) -> None:
+        if self._lock is None:
+            self._stage_small(keep_open=keep_open)
+        else:
+            with self._lock:
+                self._stage_large()
+        self.stage_more()
+        if not keep_open:
+            for file in (*self._files, *self._last):
+                _close(file)
+
+    def sync(self) -> None:
+        for file in (*self._files, *self._last):
+            disk.fsync(file.fd)
+            _close(file)
+
+    def publish(self) -> None:
+        _rename(self._files)
+
+    def publish_last(self) -> None:
+        _rename(self._last)
+
+    def withdraw(self) -> None:
+        if self._lock is None:
+            self._remove()
+        else:
+            with self._lock:
+                self._error = self._error or OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+                self._blocks.clear()
+                self._remove()
+
+    def failed(self, error: OSError) -> str:
+        self._health.failed(error)
+        return str(error.filename or self._copies[0].folder.path)
+
+    # How.
+
+    def _stage_small(self, *, keep_open: bool) -> None:
+        body = b"".join(self._chunks)
+        shared: dict[tuple[bytes, int], str] = {}
+        for copy in self._copies:
+            folder = copy.folder
+            original = shared.get((copy.head, folder.device))
+            data = self.encode(copy.head + body)
+            name = self.name(len(data), data)
+            if original is None or not self._link(original, folder, name):
+                file = self._create(folder, name, f"{folder.target}/{name}")
+                disk.write(file.fd, data)
+                if not keep_open:
+                    _close(file)
+                shared[copy.head, folder.device] = file.tmp
+
+    def _stage_large(self) -> None:
+        self._write_blocks()
+        self._append(b"".join(self._chunks), is_last=True)
+        if self._error is not None:
+            raise self._error
+        source = self._files[0]
+        source_head = self.encode(self._copies[0].head)
+        shared: dict[tuple[bytes, int], str] = {}
+        for copy in self._copies:
+            folder = copy.folder
+            head = self.encode(copy.head)
+            name = self.name(len(head) + self._stored, head)
+            target = f"{folder.target}/{name}"
+            original = shared.get((head, folder.device))
+            if not shared:
+                source.target = target
+                shared[head, folder.device] = source.tmp
+            elif original is None or not self._link(original, folder, name):
+                file = self._create(folder, name, target)
+                disk.write(file.fd, head)
+                _copy_content(source.fd, len(source_head), self._stored, file.fd)
+                shared[head, folder.device] = file.tmp
+
+    def _write_blocks(self) -> int:
+        size = 0
+        while self._blocks:
+            block = b"".join(self._blocks.popleft())
+            size += len(block)
+            self._append(block, is_last=False)
+        return size
+
+    def _append(self, block: bytes, *, is_last: bool) -> None:
+        if self._error is not None:
+            return
+        try:
+            if not self._files:
+                self._open_large()
+            data = self.encode_block(block, is_last=is_last)
+            disk.write(self._files[0].fd, data)
+            self._stored += len(data)
+        except OSError as error:
+            # The room goes back at once: a disk is not kept full by what cannot be finished.
+            self._remove()
+            self._error = error
+
+    def _open_large(self) -> None:
+        first = self._copies[0]
+        first.folder.make()
+        file = self._create(first.folder, self.tmp_name(), "")
+        disk.write(file.fd, self.encode(first.head))
+
+    def _create(self, folder: Folder, name: str, target: str) -> _File:
+        file = _File(f"{folder.tmp}/{name}", target, folder.create(name))
+        self._files.append(file)
+        return file
+
+    def create_last(self, folder: Folder, name: str, data: bytes) -> None:
+        """Stage a file that becomes visible behind all others."""
+        file = _File(f"{folder.tmp}/{name}", f"{folder.target}/{name}", folder.create(name))
+        self._last.append(file)
+        disk.write(file.fd, data)
+
+    def _link(self, original: str, folder: Folder, name: str) -> bool:
+        tmp = f"{folder.tmp}/{name}"
+        try:
+            disk.link(original, tmp)
+        except OSError as error:
+            if error.errno in _CANNOT_LINK:
+                return False
+            raise
+        self._files.append(_File(tmp, f"{folder.target}/{name}", -1))
+        return True
+
+    def _remove(self) -> None:
+        for file in (*self._last, *self._files):
+            _close(file)
+            try:
+                disk.unlink(file.target if file.is_published else file.tmp)
+            except OSError:
+                pass  # what could not be undone is swept from tmp/ by a later start
+        self._last, self._files = [], []
+
+
+#: A file system without hard links, another one after all, or too many links to one file: then the copy is written.
+_CANNOT_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
+_CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+
+
+def _close(file: _File) -> None:
+    if file.fd >= 0:
+        fd, file.fd = file.fd, -1
+        disk.close(fd)
+
+
+def _rename(files: Sequence[_File]) -> None:
+    for file in files:
+        disk.rename(file.tmp, file.target)
+        file.is_published = True
+
+
+def _copy_content(source: int, offset: int, size: int, target: int) -> None:
+    """Append so many bytes of one file to another, inside the kernel where it can (and shared where the disk can)."""
+    while size > 0:
+        try:
+            count = disk.copy_file_range(source, target, size, offset)
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+            data = os.pread(source, min(size, _COPY_AT_ONCE), offset)
+            disk.write(target, data)
+            count = len(data)
+        if count == 0:
+            raise OSError(errno.EIO, "a file in tmp/ became shorter")
+        offset += count
+        size -= count

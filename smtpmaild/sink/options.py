@@ -1,0 +1,69 @@
+"""Types that the Options of stores share: what the YAML may say, and the values it becomes."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_OCTAL = re.compile(r"(?:0o|0)?[0-7]{3,4}", re.ASCII)
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|)\s*", re.ASCII)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _mode(value: object) -> object:
+    # A number is refused: 0640 in YAML is six hundred and forty to one reader and 416 to the other.
+    if isinstance(value, str) and _OCTAL.fullmatch(value):
+        return int(value.removeprefix("0o"), 8)
+    raise ValueError('a file mode is four octal digits in quotes, as in "0640"')
+
+
+def _user(value: object) -> object:
+    if isinstance(value, str) and not value.isdigit():
+        try:
+            return pwd.getpwnam(value).pw_uid
+        except KeyError:
+            raise ValueError(f"this machine has no user {value!r}") from None
+    return value
+
+
+def _group(value: object) -> object:
+    if isinstance(value, str) and not value.isdigit():
+        try:
+            return grp.getgrnam(value).gr_gid
+        except KeyError:
+            raise ValueError(f"this machine has no group {value!r}") from None
+    return value
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if match is None:
+            raise ValueError('a duration is a number with s, m, h or d, as in "36h"')
+        return float(match[1]) * _SECONDS[match[2]]
+    return value
+
+
+Mode = Annotated[int, BeforeValidator(_mode, json_schema_input_type=str)]
+User = Annotated[int, BeforeValidator(_user, json_schema_input_type=str | int), Field(ge=0)]
+Group = Annotated[int, BeforeValidator(_group, json_schema_input_type=str | int), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str | float), Field(gt=0)]
+
+
+class FileOptions(BaseModel):
+    """What every store of files lets the operator choose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file_mode: Mode = Field(0o600, description='Mode of the files, octal in quotes: "0640".')
+    directory_mode: Mode = Field(0o700, description='Mode of the directories we make, octal in quotes: "0700".')
+    owner: User | None = Field(None, description="User who owns files and directories (name or number); needs root.")
+    group: Group | None = Field(None, description="Group of files and directories (name or number).")
+    tmp_max_age: Seconds = Field(
+        36 * 3600.0,
+        description="At start, files in tmp/ that a crash left are removed when nobody touched them so long.",
+    )

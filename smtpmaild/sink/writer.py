@@ -1,0 +1,406 @@
+"""Group commit: the threads that make messages durable, shared by all stores of a worker process.
+
+The event loop hands over jobs; a writer thread takes everything that waits and brings it to disk together: stage all
+(create and write in tmp/), sync all, rename all, sync each directory once; then one post() answers the whole batch.
+While one thread waits for the disk, the next batch gathers and another thread works on it.
+
+The order of steps is the promise. A message is answered 250 only after its last step:
+
+| step                     | what a crash right after it leaves                | who cleans it up              |
+|--------------------------|---------------------------------------------------|-------------------------------|
+| make folders             | an empty mailbox                                  | nobody: mail will come        |
+| stage                    | a file in tmp/, maybe short                       | prepare() of a later start    |
+| sync contents            | a whole file in tmp/                              | prepare() of a later start    |
+| rename                   | the message; its name may be lost with the power  | nobody: it is good mail       |
+|                          | (spool: a `.eml` without `.json`)                 | see spool.py                  |
+| sync folders             | the message, durable                              | nobody                        |
+| rename last, sync again  | the spool's `.json`, and with it the pair         | nobody                        |
+| settle: done(250)        | as above, and the client knows                    | nobody                        |
+
+Whatever fails leaves nothing: what is in tmp/ is unlinked, and so is what was renamed. A failed sync is final for its
+whole batch and never tried again: the kernel reports the loss once and has dropped the pages.
+
+Knows no mail and no store; delivery.py says what a job does in each step.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from smtpmaild.sink import Post, disk
+from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
+
+NO_SPACE = Reply(452, "4.3.1", "Insufficient system storage, try again later")
+NO_MEMORY = Reply(452, "4.3.1", "Too many messages in flight, try again later")
+STORE_FAILED = Reply(451, "4.3.0", "Message could not be stored, try again later")
+
+#: Errors that go away when somebody makes room.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+THREADS = 2
+#: From this many messages on one syncfs is cheaper than an fsync for each.
+SYNCFS_FROM = 3
+#: From this many directories on one syncfs is cheaper than an fsync for each.
+SYNCFS_FOLDERS_FROM = 3
+#: A batch takes no more, so that its open files stay bounded.
+LARGEST_BATCH = 256
+#: Bytes of messages in memory per worker, over which new messages are told to come later.
+MEMORY = 64 * 1024 * 1024
+#: After "no space" a store takes no message for so many seconds, then lets one try.
+PAUSE = 5.0
+
+
+class Log(Protocol):
+    """The part of a structlog logger that stores use; called in writer threads."""
+
+    def error(self, event: str, **fields: object) -> object:
+        """One fact an operator must know."""
+        ...
+
+
+class Folder(Protocol):
+    """A directory that a batch renames into."""
+
+    @property
+    def target(self) -> str:
+        """The path to sync after the rename."""
+        ...
+
+    @property
+    def device(self) -> int:
+        """The number of its file system, known after make_folders()."""
+        ...
+
+
+class Job(Protocol):
+    """One message for one store, as the writer sees it. All but `flushed` and `settle` run in a writer thread."""
+
+    @property
+    def folders(self) -> Iterable[Folder]:
+        """The directories it renames into."""
+        ...
+
+    @property
+    def has_last(self) -> bool:
+        """There are files that must become visible only when the others are durable; known after stage()."""
+        ...
+
+    def flush(self) -> int:
+        """Write the blocks that wait; how many bytes of memory they held. Keeps an OSError for stage()."""
+        ...
+
+    def make_folders(self) -> None:
+        """See that the directories exist, durably."""
+        ...
+
+    def stage(self, *, keep_open: bool) -> None:
+        """Create and write everything in tmp/. keep_open: sync() will follow, else somebody runs syncfs."""
+        ...
+
+    def sync(self) -> None:
+        """Make the contents durable, and close the files."""
+        ...
+
+    def publish(self) -> None:
+        """Rename everything but the last files."""
+        ...
+
+    def publish_last(self) -> None:
+        """Rename the last files."""
+        ...
+
+    def withdraw(self) -> None:
+        """Undo everything, whatever step it stands in. Raises no OSError."""
+        ...
+
+    def failed(self, error: OSError) -> str:
+        """The store hears why, for its health; the path where it happened, for the log."""
+        ...
+
+    def flushed(self, size: int) -> None:
+        """In the loop's thread: so many bytes left memory."""
+        ...
+
+    def settle(self, reply: Reply) -> None:
+        """In the loop's thread: the answer."""
+        ...
+
+
+class Health:
+    """Remembers for a moment that a store is full, so that nobody sends a message only to hear so at its end."""
+
+    __slots__ = ("_clock", "_until")
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until = 0.0
+
+    def failed(self, error: OSError) -> None:
+        """Take note of a full disk. A quota is not one: the next mailbox may have room."""
+        if error.errno == errno.ENOSPC:
+            self._until = self._clock() + PAUSE
+
+    def trouble(self) -> Reply | None:
+        """The 452 to give while the trouble is fresh."""
+        return NO_SPACE if self._until and self._clock() < self._until else None
+
+
+def reply_to(error: OSError) -> Reply:
+    """What the peer hears: no more than whether room is missing. The cause is in the log."""
+    return NO_SPACE if error.errno in _NO_ROOM else STORE_FAILED
+
+
+class _Verb(Enum):
+    COMMIT = 1
+    FLUSH = 2
+    DISCARD = 3
+
+
+_Task = tuple[_Verb, Job]
+_Queue = SimpleQueue[_Task | None]  # None: end
+
+
+class Writer:
+    """The writer threads of one worker process.
+
+    Every sink that was given this writer calls start() and stop(); the threads live from the first start to the last
+    stop.  held: bytes of messages in memory, changed in the loop's thread only.  clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, log: Log, *, threads: int = THREADS, memory: int = MEMORY, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.held = 0
+        self.clock = clock
+        self._log = log
+        self._memory = memory
+        self._count = threads
+        self._users = 0
+        self._threads: list[threading.Thread] = []
+        self._queue: _Queue = SimpleQueue()
+
+    def start(self, post: Post) -> None:
+        """Begin the threads, in the process that needs them: a thread does not survive a fork."""
+        self._users += 1
+        if self._users > 1:
+            return
+        self._queue = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=_Committer(self._queue, self._log, post).run, name=f"writer-{number}", daemon=True)
+            for number in range(self._count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """With the last user: finish what was handed over, end the threads."""
+        self._users -= 1
+        if self._users > 0:
+            return
+        self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def overload(self) -> Reply | None:
+        """The 452 to give while messages in flight take too much memory."""
+        return NO_MEMORY if self.held > self._memory else None
+
+    def commit(self, job: Job) -> None:
+        """Bring the job to disk with the next batch; its settle() gets the reply."""
+        self._queue.put((_Verb.COMMIT, job))
+
+    def flush(self, job: Job) -> None:
+        """Write the blocks of a large message; its flushed() hears of it."""
+        self._queue.put((_Verb.FLUSH, job))
+
+    def discard(self, job: Job) -> None:
+        """Undo what a message that was given up left on disk."""
+        self._queue.put((_Verb.DISCARD, job))
+
+
+class _Committer:
+    """One writer thread: what it keeps between batches, and the steps of a batch.
+
+    Each has its own descriptors of the file systems: syncfs reports an error once per descriptor, so threads that
+    shared one would take each other's errors.
+    """
+
+    def __init__(self, queue: _Queue, log: Log, post: Post) -> None:
+        self._queue = queue
+        self._log = log
+        self._post = post
+        self._file_systems: dict[int, int] = {}  # device number -> descriptor
+        self._outcomes: list[tuple[Job, Reply]] = []
+        self._failures: dict[tuple[str, int], _Failure] = {}
+
+    def run(self) -> None:
+        stopping = False
+        while not stopping:
+            tasks, stopping = self._take()
+            self._work(tasks)
+        self._queue.put(None)  # for the next thread
+        for fd in self._file_systems.values():
+            disk.close(fd)
+
+    def _take(self) -> tuple[list[_Task], bool]:
+        """Everything that waits, at least one task; and whether the thread is to end."""
+        queue = self._queue
+        tasks: list[_Task] = []
+        task = queue.get()
+        try:
+            while task is not None:
+                tasks.append(task)
+                if len(tasks) >= LARGEST_BATCH or queue.empty():
+                    return tasks, False
+                task = queue.get_nowait()
+        except Empty:  # another thread was faster
+            return tasks, False
+        return tasks, True
+
+    def _work(self, tasks: Sequence[_Task]) -> None:
+        flushed: list[tuple[Job, int]] = []
+        jobs: list[Job] = []
+        for verb, job in tasks:
+            if verb is _Verb.COMMIT:
+                jobs.append(job)
+            elif verb is _Verb.FLUSH:
+                flushed.append((job, job.flush()))
+            else:
+                job.withdraw()
+        if flushed:
+            self._answer(partial(_tell_flushed, flushed))
+        if jobs:
+            self._commit(jobs)
+            outcomes, self._outcomes = self._outcomes, []
+            self._answer(partial(_tell_outcomes, outcomes, self._log))
+            self._report()
+
+    def _answer(self, tell: Callable[[], None]) -> None:
+        try:
+            self._post(tell)
+        except RuntimeError:  # the loop is closed: nobody is left to hear it
+            pass
+
+    def _commit(self, jobs: list[Job]) -> None:
+        try:
+            self._steps(jobs)
+        except Exception as error:  # a mistake of ours: the batch fails, the thread lives
+            self._log.error("writer_failed", exc_info=error)
+            settled = {id(job) for job, _ in self._outcomes}
+            for job in jobs:
+                if id(job) not in settled:
+                    job.withdraw()
+                    self._outcomes.append((job, STORE_FAILED))
+
+    def _steps(self, jobs: list[Job]) -> None:
+        jobs = self._each("make folder", jobs, lambda job: job.make_folders())
+        is_bulk = len(jobs) >= SYNCFS_FROM and disk.HAS_SYNCFS
+        if is_bulk:
+            # Before the first write: a descriptor reports only errors that came after it was opened.
+            jobs = self._together("open file system", jobs, self._open_file_systems)
+        jobs = self._each("write", jobs, lambda job: job.stage(keep_open=not is_bulk))
+        jobs = self._together("sync", jobs, self._sync_file_systems if is_bulk else _sync_each)
+        jobs = self._each("rename", jobs, lambda job: job.publish())
+        jobs = self._together("sync directory", jobs, self._sync_folders)
+        last = [job for job in jobs if job.has_last]
+        if last:
+            jobs = [job for job in jobs if not job.has_last]
+            last = self._each("rename", last, lambda job: job.publish_last())
+            jobs += self._together("sync directory", last, self._sync_folders)
+        self._outcomes += [(job, MESSAGE_ACCEPTED) for job in jobs]
+
+    def _each(self, step: str, jobs: Sequence[Job], action: Callable[[Job], None]) -> list[Job]:
+        """A step that can fail for one message alone; the jobs that passed it."""
+        passed = []
+        for job in jobs:
+            try:
+                action(job)
+                passed.append(job)
+            except OSError as error:
+                self._fail(step, job, error)
+        return passed
+
+    def _together(self, step: str, jobs: list[Job], action: Callable[[Sequence[Job]], None]) -> list[Job]:
+        """A step that all pass or none."""
+        try:
+            action(jobs)
+        except OSError as error:
+            for job in jobs:
+                self._fail(step, job, error)
+            return []
+        return jobs
+
+    def _open_file_systems(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            for folder in job.folders:
+                if folder.device not in self._file_systems:
+                    self._file_systems[folder.device] = disk.open_directory(folder.target)
+
+    def _sync_file_systems(self, jobs: Sequence[Job]) -> None:
+        for device in {folder.device for job in jobs for folder in job.folders}:
+            disk.syncfs(self._file_systems[device])
+
+    def _sync_folders(self, jobs: Sequence[Job]) -> None:
+        targets = {folder.target: folder.device for job in jobs for folder in job.folders}
+        devices = set(targets.values())
+        if len(targets) >= SYNCFS_FOLDERS_FROM * len(devices) and devices <= self._file_systems.keys():
+            for device in devices:
+                disk.syncfs(self._file_systems[device])
+        else:
+            for target in targets:
+                disk.sync_directory(target)
+
+    def _fail(self, step: str, job: Job, error: OSError) -> None:
+        job.withdraw()
+        path = job.failed(error)
+        self._outcomes.append((job, reply_to(error)))
+        failure = self._failures.setdefault((step, error.errno or 0), _Failure(path, str(error.strerror or error)))
+        failure.messages += 1
+
+    def _report(self) -> None:
+        """One event per cause, however many messages it hit."""
+        for (step, number), failure in self._failures.items():
+            self._log.error(
+                "store_failed",
+                step=step,
+                path=failure.path,
+                error=errno.errorcode.get(number, str(number)),
+                cause=failure.cause,
+                messages=failure.messages,
+            )
+        self._failures.clear()
+
+
+class _Failure:
+    __slots__ = ("cause", "messages", "path")
+
+    def __init__(self, path: str, cause: str) -> None:
+        self.path = path
+        self.cause = cause
+        self.messages = 0
+
+
+def _sync_each(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        job.sync()
+
+
+def _tell_flushed(flushed: Sequence[tuple[Job, int]]) -> None:
+    for job, size in flushed:
+        job.flushed(size)
+
+
+def _tell_outcomes(outcomes: Sequence[tuple[Job, Reply]], log: Log) -> None:
+    for job, reply in outcomes:
+        try:
+            job.settle(reply)
+        except Exception as error:  # one session's trouble must not keep the others from their answer
+            log.error("answer_failed", exc_info=error)
