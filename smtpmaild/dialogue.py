@@ -112,10 +112,13 @@ class Dialogue:
         self._changed()
 
     def stop(self, reason: str) -> None:
-        """The connection is gone; once. reason: for the log, "" for a goodbye."""
+        """The connection is gone. reason: for the log, where the session did not end by a reply of ours."""
         if self.is_stopped:
             return
         self.is_stopped = True
+        farewell = self.protocol.farewell
+        if farewell is not None:
+            reason = "" if farewell.is_positive else str(farewell)
         self.receiver.service.metrics.sessions_open -= 1
         self.protocol.close()
         waiting = self.receiver.stop(reason)

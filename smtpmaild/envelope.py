@@ -55,7 +55,8 @@ class Session:
 
     session_id: unique, in every log line of the session.  listener: its name in the config.  hostname: how we call
     ourselves.  hello: the argument of HELO or EHLO, "" before it.  is_extended: the greeting was EHLO.
-    decided_by: the policy or rule that gave the last verdict, for the log.
+    talked_early: input came before the banner was sent.  decided_by: the policy or rule that gave the last verdict,
+    for the log.
     """
 
     session_id: str
@@ -64,6 +65,7 @@ class Session:
     peer: Peer
     hello: str = ""
     is_extended: bool = False
+    talked_early: bool = False
     messages: int = 0
     refused_recipients: int = 0
     decided_by: str = ""

@@ -71,10 +71,11 @@ class ServerSession:
     __slots__ = (
         "_bad_commands", "_checker", "_chunk", "_decoder", "_dialect", "_end_was_seen", "_input", "_is_extended",
         "_is_shutting_down", "_is_utf8", "_output", "_output_size", "_parameters", "_pending", "_recipients",
-        "_refused_recipients", "_state",
+        "_refused_recipients", "_state", "farewell",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect) -> None:
+        self.farewell: Reply | None = None  # the reply that ended the session, once it has ended by one
         self._dialect = dialect
         self._state = State.CONNECTED
         self._input = LineBuffer(dialect.line_limit, allow_bare_lf=dialect.options.allow_bare_lf)
@@ -125,6 +126,7 @@ class ServerSession:
         if effect:
             _EFFECTS[event.__class__](self, event, reply)
         if reply.code == 421:
+            self.farewell = reply
             self._move(Cause.CLOSE)
 
     def data_to_send(self) -> bytes:
@@ -142,6 +144,7 @@ class ServerSession:
         self._pending = None
         if reply is not None and self._state is not State.CLOSED:
             self._send(reply)
+            self.farewell = reply
         self._move(Cause.CLOSE)
 
     def shut_down(self) -> None:
@@ -199,8 +202,7 @@ class ServerSession:
         self._send(reply)
         self._bad_commands += 1
         if self._bad_commands > self._dialect.options.bad_commands:
-            self._send(replies.TOO_MANY_ERRORS)
-            self._move(Cause.CLOSE)
+            self.close(replies.TOO_MANY_ERRORS)
         return _ANSWERED
 
     # Reading
@@ -459,6 +461,7 @@ class ServerSession:
     def _after_command(self, event: Event, reply: Reply) -> None:
         assert isinstance(event, Command)
         if event.verb == "QUIT":  # closes in every case, refused or not
+            self.farewell = reply
             self._move(Cause.CLOSE)
         elif event.verb == "RSET" and reply.is_positive:
             self._move(Cause.RSET)

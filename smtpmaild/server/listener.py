@@ -1,0 +1,125 @@
+"""One listener of the config, in one worker process: what its sessions get, and its open connections.
+
+A `Door` is what app.py makes of a listener's part of the config; it never changes. A reload gives the `Listener`
+another door: sessions that come use the new one, sessions that are there keep theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+
+from smtpmaild.envelope import IpAddress, Peer
+from smtpmaild.receiver import Service
+from smtpmaild.server.connection import Connection
+from smtpmaild.server.counts import WorkerCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """In seconds. greeting: for the first command.  command: for each further one.  data_block: for the next piece of
+    a body.  session: for all of it, 0 for no limit."""
+
+    greeting: float = 300.0
+    command: float = 300.0
+    data_block: float = 180.0
+    session: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Open connections in all, from one address and from one network; 0: no limit."""
+
+    total: int = 0
+    per_address: int = 0
+    per_network: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A listener as its sessions meet it.
+
+    service: for everybody.  trusted_service: for peers in trusted_networks, who are offered XFORWARD.
+    greeting_delay: seconds before the banner.  body_rate: the slowest a body may come, bytes a second, 0 for any.
+    """
+
+    service: Service
+    trusted_service: Service
+    trusted_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    timeouts: Timeouts = Timeouts()
+    limits: ConnectionLimits = ConnectionLimits()
+    greeting_delay: float = 0.0
+    body_rate: int = 0
+
+    @property
+    def name(self) -> str:
+        """The listener's name in the config."""
+        return self.service.listener
+
+    def service_for(self, peer: Peer) -> Service:
+        """What this peer may use."""
+        if not self.trusted_networks:
+            return self.service
+        ip = peer.ip
+        return self.trusted_service if ip and any(ip in net for net in self.trusted_networks) else self.service
+
+    def has_room(self, counts: WorkerCounts, ip: IpAddress | None) -> bool:
+        """Count a connection that has come in; False if it is one too many (it is counted all the same)."""
+        occupancy = counts.enter(ip)
+        limits = self.limits
+        return (
+            (not limits.total or occupancy.total <= limits.total)
+            and (not limits.per_address or occupancy.address <= limits.per_address)
+            and (not limits.per_network or occupancy.network <= limits.per_network)
+        )
+
+
+class Listener:
+    """The open connections of one listener and the sockets that bring more of them."""
+
+    def __init__(self, door: Door, counts: WorkerCounts, loop: asyncio.AbstractEventLoop) -> None:
+        self.door = door
+        self.counts = counts
+        self.loop = loop
+        self.connections: set[Connection] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        # One buffer for all connections: what is read is copied out before the loop turns to the next one.
+        self.buffer = memoryview(bytearray(_READ_SIZE))
+        self._servers: dict[int, asyncio.Server] = {}
+
+    async def open(self, sock: socket.socket, backlog: int) -> None:
+        """Accept connections from a listening socket, TCP or Unix, until close()."""
+        if sock.family == socket.AF_UNIX:
+            server: asyncio.Server = await self.loop.create_unix_server(self._accept, sock=sock, backlog=backlog)
+        else:
+            server = await self.loop.create_server(self._accept, sock=sock, backlog=backlog)
+        self._servers[sock.fileno()] = server
+
+    def _accept(self) -> Connection:
+        return Connection(self)
+
+    def close(self, sock: socket.socket | None = None) -> None:
+        """Accept no more from this socket, or from any; the connections that are there stay."""
+        for number in [sock.fileno()] if sock else [*self._servers]:
+            self._servers.pop(number).close()
+
+    def sweep(self, now: float) -> None:
+        """Close what is over its time. now: the loop's clock. Called about once a second: 15,000 idle sessions 2 ms."""
+        for connection in [one for one in self.connections if one.is_overdue(now)]:
+            connection.expire(now)
+
+    def drain(self) -> None:
+        """Let every session end at its next command."""
+        for connection in [*self.connections]:
+            connection.drain()
+
+    def abort(self) -> None:
+        """End every session now."""
+        for connection in [*self.connections]:
+            connection.abort()
+
+
+# Large enough that a 1 MiB message takes few turns of the loop, small enough to stay in the cache.
+_READ_SIZE = 128 * 1024
