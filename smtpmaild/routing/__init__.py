@@ -1,0 +1,56 @@
+"""Where a recipient's mail goes: the local domains, then the relay rules, compiled to look-ups.
+
+Everything is worked out from plain values at start: aliases are followed, rules are sorted by what they ask for, and
+a recipient costs a few dictionary look-ups. Every answer names the rule of the config that gave it.
+
+A forward-path whose domain is a local one (the very name, else the longest wildcard `*.` above it) finds its mailbox
+there or is refused 550 5.1.1 (local_domains.py). For any other domain the relay rules are asked in their order; the
+first that matches decides, and without any it is 550 5.7.1 (relay_rules.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from smtpmaild.envelope import Route, Transaction
+from smtpmaild.routing.local_domains import NO_SUCH_MAILBOX, LocalDomain, LocalDomains
+from smtpmaild.routing.names import fold
+from smtpmaild.routing.relay_rules import NULL_SENDER, RELAYING_DENIED, Deliver, Refuse, RelayRule, RelayRules
+from smtpmaild.smtp.address import Address
+
+__all__ = [
+    "NO_SUCH_MAILBOX", "NULL_SENDER", "RELAYING_DENIED", "Deliver", "LocalDomain", "Refuse", "RelayRule", "Router",
+    "Routing", "fold",
+]  # fmt: skip
+
+
+class Router(Protocol):
+    """The seam of routing: asked once for each RCPT that no policy refused, in the event loop's thread. No I/O."""
+
+    def route(self, transaction: Transaction, forward_path: Address) -> Route:
+        """A positive reply with at least one destination, or the refusal; in both cases the rule that decided."""
+        ...
+
+
+class Routing:
+    """The Router of the daemon.
+
+    hostname: how we call ourselves.  postmaster: the address of the server's postmaster, in a local domain; "" if
+    nobody is named.  Raises ValueError for an alias that runs in a circle or leads nowhere.
+    """
+
+    def __init__(
+        self,
+        local_domains: Sequence[LocalDomain] = (),
+        relay_rules: Sequence[RelayRule] = (),
+        *,
+        hostname: str = "",
+        postmaster: str = "",
+    ) -> None:
+        self._local_domains = LocalDomains(local_domains, hostname, postmaster)
+        self._relay_rules = RelayRules(relay_rules, hostname)
+
+    def route(self, transaction: Transaction, forward_path: Address) -> Route:
+        """See Router. A local mailbox takes 2.5 µs, most of it for making the Route and its Destination."""
+        return self._local_domains.route(forward_path) or self._relay_rules.route(transaction, forward_path)

@@ -1,0 +1,143 @@
+"""Relay rules: what happens to mail for domains that are not local. In order; the first that matches decides."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from smtpmaild.envelope import Destination, IpAddress, Route, Rule, Transaction
+from smtpmaild.routing.names import ByDomain, absolute, fold
+from smtpmaild.smtp.address import Address
+from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
+
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: The null sender among the sender addresses of a rule.
+NULL_SENDER = "<>"
+RELAYING_DENIED = Reply(550, "5.7.1", "Relaying denied")
+_NO_RULE_MATCHED = Route(Rule("no relay rule matched"), RELAYING_DENIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Take the mail of a foreign domain into a store."""
+
+    sink: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Reject (5yz) or defer (4yz)."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRule:
+    """What to do with mail for domains that are not local.
+
+    Every criterion that is given must hold; an empty one always does. Sender and recipient are a criterion each: one
+    of the domains or one of the addresses. Domains: "example.com", "*.example.com" for its sub-domains, "*" for
+    every one. "<>" among the sender addresses is the null sender, which has no domain.
+    """
+
+    rule: Rule
+    action: Deliver | Refuse
+    from_networks: Sequence[IpNetwork] = ()
+    listeners: frozenset[str] = frozenset()
+    sender_domains: Sequence[str] = ()
+    sender_addresses: Sequence[str] = ()
+    recipient_domains: Sequence[str] = ()
+    recipient_addresses: Sequence[str] = ()
+
+
+class RelayRules:
+    """The relay rules in their order; those that only name recipient domains are found by them."""
+
+    def __init__(self, rules: Sequence[RelayRule], hostname: str) -> None:
+        self._hostname = hostname
+        self._by_domain: dict[str, list[_CompiledRule]] = {}
+        self._others: list[_CompiledRule] = []
+        for order, rule in enumerate(rules):
+            compiled = _CompiledRule(order, rule, _checks(rule))
+            if rule.recipient_addresses or not rule.recipient_domains or "*" in "".join(rule.recipient_domains):
+                self._others.append(compiled)
+            else:
+                for domain in rule.recipient_domains:
+                    self._by_domain.setdefault(domain, []).append(compiled)
+
+    def route(self, transaction: Transaction, forward_path: Address) -> Route:
+        rules = self._others
+        if named := self._by_domain.get(forward_path.domain):
+            rules = sorted((*named, *rules), key=attrgetter("order"))
+        for compiled in rules:
+            if all(check(transaction, forward_path) for check in compiled.checks):
+                return self._carry_out(compiled.rule, forward_path)
+        return _NO_RULE_MATCHED
+
+    def _carry_out(self, rule: RelayRule, forward_path: Address) -> Route:
+        if isinstance(rule.action, Refuse):
+            return Route(rule.rule, rule.action.reply)
+        domain = forward_path.domain or self._hostname
+        mailbox = fold(forward_path.local_part)
+        return Route(rule.rule, RECIPIENT_OK, (Destination(rule.action.sink, domain, mailbox, "", forward_path),))
+
+
+_Check = Callable[[Transaction, Address], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledRule:
+    order: int
+    rule: RelayRule
+    checks: tuple[_Check, ...]
+
+
+def _checks(rule: RelayRule) -> tuple[_Check, ...]:
+    """One function for each criterion that the rule gives, the cheapest first."""
+    checks: list[_Check] = []
+    if rule.listeners:
+        checks.append(lambda transaction, _: transaction.session.listener in rule.listeners)
+    if rule.recipient_domains or rule.recipient_addresses:
+        recipients = _Addresses(rule.recipient_domains, rule.recipient_addresses)
+        checks.append(lambda _, forward_path: forward_path in recipients)
+    if rule.sender_domains or rule.sender_addresses:
+        senders = _Addresses(rule.sender_domains, rule.sender_addresses)
+        checks.append(lambda transaction, _: transaction.envelope.reverse_path in senders)
+    if rule.from_networks:
+        networks = _Networks(rule.from_networks)
+        checks.append(lambda transaction, _: transaction.session.peer.ip in networks)
+    return tuple(checks)
+
+
+class _Addresses:
+    """A set of mail addresses, given by domains and by name."""
+
+    def __init__(self, domains: Iterable[str], addresses: Iterable[str]) -> None:
+        self._domains = ByDomain(dict.fromkeys(domains, True))
+        self._addresses = {address if address == NULL_SENDER else absolute(address, "") for address in addresses}
+
+    def __contains__(self, address: Address) -> bool:
+        if address.is_null:
+            return NULL_SENDER in self._addresses
+        return f"{fold(address.local_part)}@{address.domain}" in self._addresses or bool(
+            self._domains.find(address.domain)
+        )
+
+
+class _Networks:
+    """A set of networks. Networks of one size are found by one look-up, however many there are."""
+
+    def __init__(self, networks: Iterable[IpNetwork]) -> None:
+        self._by_size: dict[tuple[int, int], set[int]] = {}
+        for network in networks:
+            host_bits = network.max_prefixlen - network.prefixlen
+            prefixes = self._by_size.setdefault((network.version, host_bits), set())
+            prefixes.add(int(network.network_address) >> host_bits)
+
+    def __contains__(self, ip: IpAddress | None) -> bool:
+        return ip is not None and any(
+            ip.version == version and int(ip) >> host_bits in prefixes
+            for (version, host_bits), prefixes in self._by_size.items()
+        )
