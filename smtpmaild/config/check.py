@@ -1,0 +1,335 @@
+"""What makes no sense though each part of it is well-formed: names that name nothing, rules nobody reaches.
+
+Each check is a function from a Config to findings and a line in the table at the end. A finding says where by a
+location of keys and indexes, so a check knows nothing of files and lines. An error stops the daemon; a warning is for
+what may be right on another machine or at another time.
+"""
+
+from __future__ import annotations
+
+import grp
+import ipaddress
+import pwd
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from smtpmaild.config.aliases import End, LocalNames, Name
+from smtpmaild.config.coverage import hides, pattern_covers
+from smtpmaild.config.listeners import Listener
+from smtpmaild.config.mistakes import Mistake, Severity, did_you_mean, in_order
+from smtpmaild.config.models import Config
+from smtpmaild.config.rules import RelayRule
+from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
+from smtpmaild.config.yaml_nodes import Loc
+from smtpmaild.sink.builtin import writable
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong at a location; of_key: the key is meant, not the value."""
+
+    loc: Loc
+    message: str
+    severity: Severity = "error"
+    of_key: bool = False
+
+
+Findings = Iterator[Finding]
+
+
+def check(config: Config) -> list[Mistake]:
+    """Every finding about a configuration, in the order of the file."""
+    return in_order(_placed(config, finding) for examine in _CHECKS for finding in examine(config))
+
+
+def _placed(config: Config, finding: Finding) -> Mistake:
+    document = config.document
+    if document is None:  # built in a program
+        name = ".".join(str(step) for step in finding.loc)
+        return Mistake(name, 0, 0, 0, finding.message, severity=finding.severity)
+    place = document.place(finding.loc, of_key=finding.of_key)
+    return document.mistake(place, finding.message, finding.severity)
+
+
+def _line(config: Config, *loc: str | int) -> str:
+    where = config.where(*loc).rpartition(":")[2]
+    return f" in line {where}" if where else ""
+
+
+def _repeated(config: Config, section: str, names: Iterable[str], what: str) -> Findings:
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if name in first:
+            line = _line(config, section, first[name], "name")
+            yield Finding((section, index, "name"), f"there is another {what} '{name}'{line}")
+        first.setdefault(name, index)
+
+
+def _listener_names(config: Config) -> Findings:
+    return _repeated(config, "listeners", (listener.name for listener in config.listeners), "listener")
+
+
+def _rule_names(config: Config) -> Findings:
+    return _repeated(config, "relay_rules", (rule.name for rule in config.relay_rules), "rule")
+
+
+def _listen_addresses(config: Config) -> Findings:
+    taken: list[tuple[ListenAddress, Loc]] = []
+    for loc, address in _addresses(config):
+        for other, there in taken:
+            if _overlap(address, other):
+                line = _line(config, *there)
+                yield Finding(loc, f"{address} is taken: a listener has {other} already{line}")
+                break
+        taken.append((address, loc))
+
+
+def _addresses(config: Config) -> Iterator[tuple[Loc, ListenAddress]]:
+    for number, listener in enumerate(config.listeners):
+        for index, address in enumerate(listener.listen):
+            yield ("listeners", number, "listen", index), address
+
+
+# Every address of a family, which takes the port from each single one; "::" is IPv6 alone (sockets.py).
+_WILDCARDS = {4: "0.0.0.0", 6: "::"}  # noqa: S104  the check is about these
+_LOCALHOST = {"127.0.0.1", "::1"}
+
+
+def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
+    if not (isinstance(one, TcpAddress) and isinstance(other, TcpAddress)):
+        return one == other
+    if one.port != other.port or one.port == 0:  # port 0: the kernel chooses another one each time
+        return False
+    return any(_same_host(mine, theirs) for mine in _hosts(one) for theirs in _hosts(other))
+
+
+def _hosts(address: TcpAddress) -> set[str]:
+    return _LOCALHOST if address.host == "localhost" else {address.host}
+
+
+def _same_host(one: str, other: str) -> bool:
+    family = 6 if ":" in one else 4
+    is_same_family = (":" in one) == (":" in other)
+    return one == other or (is_same_family and _WILDCARDS[family] in (one, other))
+
+
+def _unix_options(config: Config) -> Findings:
+    for number, listener in enumerate(config.listeners):
+        if any(isinstance(address, UnixAddress) for address in listener.listen):
+            continue
+        for key in sorted(listener.model_fields_set & {"socket_mode", "socket_owner", "socket_group"}):
+            message = f"'{key}' is for Unix sockets, and listener '{listener.name}' has none"
+            yield Finding(("listeners", number, key), message, "warning", of_key=True)
+
+
+def _stores(config: Config) -> Findings:
+    for name, domain in config.local_domains.items():
+        yield from _store(config, ("local_domains", name, "deliver"), domain.deliver)
+    for index, rule in enumerate(config.relay_rules):
+        if rule.deliver is not None:
+            yield from _store(config, ("relay_rules", index, "deliver"), rule.deliver)
+
+
+def _store(config: Config, loc: Loc, name: str) -> Findings:
+    if name not in config.deliver_to:
+        yield Finding(loc, f"there is no '{name}' in deliver_to{did_you_mean(name, config.deliver_to)}")
+
+
+def _unused_stores(config: Config) -> Findings:
+    used = {domain.deliver for domain in config.local_domains.values()}
+    used |= {rule.deliver for rule in config.relay_rules if rule.deliver is not None}
+    for name in config.deliver_to:
+        if name not in used:
+            yield Finding(("deliver_to", name), f"nothing is delivered to '{name}'", "warning", of_key=True)
+
+
+def _accepts_something(config: Config) -> Findings:
+    if not config.local_domains and all(rule.deliver is None for rule in config.relay_rules):
+        yield Finding(
+            ("listeners",),
+            "no mail is accepted: there is neither a local domain nor a rule that delivers",
+            "warning",
+            True,
+        )
+
+
+def _aliases(config: Config) -> Findings:
+    names = LocalNames(config.local_domains)
+    reported: set[Name] = set()
+    for domain, section in config.local_domains.items():
+        for alias, targets in section.aliases.items():
+            loc: Loc = ("local_domains", domain, "aliases", alias)
+            way = names.circle(Name(domain, alias)) if Name(domain, alias) not in reported else []
+            if way:
+                reported.update(way)
+                yield Finding(loc, f"aliases run in a circle: {' -> '.join(map(str, way))}", of_key=True)
+            for index, target in enumerate(targets):
+                yield from _target(names, (*loc, index), target, domain, alias)
+
+
+def _target(names: LocalNames, loc: Loc, target: str, domain: str, alias: str | None) -> Findings:
+    end = names.follow(target, domain, alias)
+    if end is End.CATCH_ALL and alias is not None:
+        yield Finding(loc, f"'{target}' is neither a mailbox nor an alias: the catch-all gets its mail", "warning")
+    elif end in (End.CATCH_ALL, End.NOWHERE):
+        hint = names.nearest(target, domain)
+        yield Finding(loc, f"'{target}' leads nowhere: it is neither a mailbox nor an alias{hint}")
+    elif end is End.NOT_LOCAL:
+        hint = names.nearest(target, domain)
+        yield Finding(loc, f"'{target}' leads nowhere: its domain is not in local_domains{hint}")
+
+
+def _catch_alls(config: Config) -> Findings:
+    names = LocalNames(config.local_domains)
+    for domain, section in config.local_domains.items():
+        if section.catch_all is None:
+            continue
+        loc: Loc = ("local_domains", domain, "catch_all")
+        yield from _target(names, loc, section.catch_all, domain, None)
+        if section.mailboxes is None:
+            message = f"every local part of {domain} is a mailbox already: nothing is left for the catch-all"
+            yield Finding(loc, message, "warning", of_key=True)
+
+
+def _postmaster(config: Config) -> Findings:
+    if config.postmaster is not None:
+        names = LocalNames(config.local_domains)
+        yield from _target(names, ("postmaster",), config.postmaster, "", None)
+
+
+def _hidden_mailboxes(config: Config) -> Findings:
+    for domain, section in config.local_domains.items():
+        seen: set[str] = set()
+        for index, mailbox in enumerate(section.mailboxes or ()):
+            loc: Loc = ("local_domains", domain, "mailboxes", index)
+            targets = section.aliases.get(mailbox, (mailbox,))
+            if mailbox in seen:
+                yield Finding(loc, f"'{mailbox}' is listed twice", "warning")
+            elif mailbox not in targets and f"{mailbox}@{domain}" not in targets:
+                message = f"an alias takes the mail of '{mailbox}'; let it name '{mailbox}' too to keep a copy"
+                yield Finding(loc, message, "warning")
+            seen.add(mailbox)
+
+
+def _rule_listeners(config: Config) -> Findings:
+    names = [listener.name for listener in config.listeners]
+    for number, rule in enumerate(config.relay_rules):
+        for index, name in enumerate(rule.listeners):
+            if name not in names:
+                loc: Loc = ("relay_rules", number, "listeners", index)
+                yield Finding(loc, f"there is no listener '{name}'{did_you_mean(name, names)}")
+
+
+def _local_recipients(config: Config) -> Findings:
+    for number, rule in enumerate(config.relay_rules):
+        for key, patterns in (("to_domains", rule.to_domains), ("to_addresses", rule.to_addresses)):
+            for index, pattern in enumerate(patterns):
+                local = next((name for name in config.local_domains if pattern_covers(name, pattern)), None)
+                if local is not None:
+                    line = _line(config, "local_domains", local)
+                    message = f"'{pattern}' is local{line}: rules are asked for other domains only"
+                    yield Finding(("relay_rules", number, key, index), message)
+
+
+def _unreachable_rules(config: Config) -> Findings:
+    rules = config.relay_rules
+    for number, rule in enumerate(rules):
+        hiding = next((index for index in range(number) if hides(rules[index], rule)), None)
+        if hiding is not None:
+            line = _line(config, "relay_rules", hiding)
+            message = f"rule '{rule.name}' is never reached: '{rules[hiding].name}'{line} takes everything it matches"
+            yield Finding(("relay_rules", number, "name"), message)
+
+
+_NEXT_HOP = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
+
+
+def _relaying(config: Config) -> Findings:
+    for number, rule in enumerate(config.relay_rules):
+        loc: Loc = ("relay_rules", number)
+        if rule.authenticated:
+            yield Finding((*loc, "authenticated"), "signing in comes with a later version", of_key=True)
+        if rule.relay is not None:
+            if _is_open_relay(rule, config.listeners):
+                message = (
+                    f"rule '{rule.name}' is an open relay: strangers may send anywhere; name the clients or domains"
+                )
+                yield Finding((*loc, "name"), message)
+            yield Finding((*loc, "relay"), _relay_message(rule.relay, config), of_key=_is_next_hop(rule.relay, config))
+
+
+def _relay_message(target: str, config: Config) -> str:
+    if _is_next_hop(target, config):
+        return "relaying is not available in this version; deliver, reject and defer are"
+    return f"'{target}' is neither in relays nor mx nor host:port{did_you_mean(target, config.relays)}"
+
+
+def _is_next_hop(target: str, config: Config) -> bool:
+    is_host = _NEXT_HOP.fullmatch(target) is not None and any(character in target for character in ".:[")
+    return target in config.relays or target == "mx" or is_host
+
+
+def _is_open_relay(rule: RelayRule, listeners: Sequence[Listener]) -> bool:
+    """True if a stranger can send to everybody. Sender addresses are no protection: who lies gives the right one."""
+    if rule.authenticated or rule.to_domains or rule.to_addresses:
+        return False
+    if rule.from_networks:
+        return any(network.prefixlen == 0 for network in rule.from_networks)
+    doors = [listener for listener in listeners if not rule.listeners or listener.name in rule.listeners]
+    return any(_is_public(address) for listener in doors for address in listener.listen)
+
+
+def _is_public(address: ListenAddress) -> bool:
+    if isinstance(address, UnixAddress):
+        return False
+    if not isinstance(address, TcpAddress) or address.host == "localhost":
+        return not isinstance(address, TcpAddress)
+    try:
+        return not ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return True
+
+
+def _paths(config: Config) -> Findings:
+    for name, store in config.deliver_to.items():
+        if problem := writable(store):
+            yield Finding(("deliver_to", name, "path"), problem, "warning")
+
+
+def _accounts(config: Config) -> Findings:
+    yield from _account(("user",), config.user, pwd.getpwnam, "user")
+    yield from _account(("group",), config.group, grp.getgrnam, "group")
+    for number, listener in enumerate(config.listeners):
+        yield from _account(("listeners", number, "socket_owner"), listener.socket_owner, pwd.getpwnam, "user")
+        yield from _account(("listeners", number, "socket_group"), listener.socket_group, grp.getgrnam, "group")
+
+
+def _account(loc: Loc, name: str | None, find: Callable[[str], object], what: str) -> Findings:
+    if name is None or name.isdecimal():
+        return
+    try:
+        find(name)
+    except KeyError:
+        yield Finding(loc, f"this machine has no {what} '{name}'", "warning")
+
+
+_CHECKS: Sequence[Callable[[Config], Findings]] = (
+    _listener_names,
+    _listen_addresses,
+    _unix_options,
+    _accepts_something,
+    _stores,
+    _unused_stores,
+    _aliases,
+    _catch_alls,
+    _postmaster,
+    _hidden_mailboxes,
+    _rule_names,
+    _rule_listeners,
+    _local_recipients,
+    _unreachable_rules,
+    _relaying,
+    _paths,
+    _accounts,
+)

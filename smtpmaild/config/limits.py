@@ -1,0 +1,43 @@
+"""The sections `limits` and `timeouts`: how much, how many, how long."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from smtpmaild.config.section import Section
+from smtpmaild.config.units import Duration, Size
+
+
+class Limits(Section):
+    """Bounds on what one client, and all of them, may use. Numbers are for each worker process."""
+
+    message_size: Size = Field(
+        50_000_000, ge=1, description="Largest message; offered as SIZE, refused with 552 5.3.4."
+    )
+    recipients: int = Field(
+        1000, ge=100, description="Recipients of one message; RFC 5321 4.5.3.1.8 wants 100 at least."
+    )
+    messages_per_session: int = Field(0, ge=0, description="Messages of one session, then 421; 0: no limit.")
+    connections: int = Field(10_000, ge=1, description="Connections in all, then 421.")
+    connections_per_ip: int = Field(50, ge=0, description="Connections from one address, then 421; 0: no limit.")
+    connections_per_network: int = Field(0, ge=0, description="Connections from one network, then 421; 0: no limit.")
+    network_prefix_v4: int = Field(24, ge=8, le=32, description="How long the prefix of such a network is in IPv4.")
+    network_prefix_v6: int = Field(56, ge=16, le=128, description="How long the prefix of such a network is in IPv6.")
+    bad_commands: int = Field(20, ge=1, description="Commands of one session that were refused as wrong, then 421.")
+    refused_recipients: int = Field(100, ge=1, description="Recipients of one session that were refused, then 421.")
+    memory: Size = Field(
+        256_000_000, ge=1_000_000, description="Memory for messages on their way in; when it is full, DATA gets 452."
+    )
+    body_rate: Size = Field(
+        500, description="Slowest a message may come in, in bytes a second over its whole length; 0: no limit."
+    )
+
+
+class Timeouts(Section):
+    """How long we wait. The defaults are those of RFC 5321 4.5.3.2."""
+
+    greeting: Duration = Field(300.0, gt=0, description="For the first command after the greeting.")
+    command: Duration = Field(300.0, gt=0, description="For each further command.")
+    data_block: Duration = Field(180.0, gt=0, description="For the next piece of a message.")
+    session: Duration = Field(14_400.0, ge=0, description="For a whole session, whatever it does; 0: no limit.")
+    drain: Duration = Field(30.0, ge=0, description="For sessions to end when the daemon stops.")

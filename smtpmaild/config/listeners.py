@@ -1,0 +1,104 @@
+"""The section `listeners`: where clients connect, and what each door is lenient about."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, WithJsonSchema
+
+from smtpmaild.config.names import Network
+from smtpmaild.config.section import AtLeastOne, Section
+from smtpmaild.config.sockets import Listen
+from smtpmaild.config.units import Duration
+
+ExtensionKeyword = Literal[
+    "PIPELINING",
+    "SIZE",
+    "8BITMIME",
+    "SMTPUTF8",
+    "ENHANCEDSTATUSCODES",
+    "CHUNKING",
+    "BINARYMIME",
+    "HELP",
+    "LIMITS",
+]
+
+_MODE = re.compile(r"0?[0-7]{3}")
+
+
+def _upper_case(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _listener_name(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("a name must be printable and not empty")
+    return text
+
+
+def _banner_text(text: str) -> str:
+    # RFC 5321 §4.2: textstring. Host name, codes and CRLF take the rest of the 512 octets of a reply line.
+    if not (text.isascii() and text.isprintable()) or len(text) > 200:
+        raise ValueError("the banner is one line of at most 200 printable ASCII characters")
+    return text
+
+
+def parse_mode(value: object) -> int:
+    """File permission bits, written in octal as chmod takes them: 0660."""
+    if not isinstance(value, str) or not _MODE.fullmatch(value):
+        raise ValueError("a mode is written in octal with a leading zero, as in 0660")
+    return int(value, 8)
+
+
+Mode = Annotated[
+    int,
+    BeforeValidator(parse_mode),
+    WithJsonSchema({"type": ["string", "integer"], "pattern": f"^{_MODE.pattern}$", "examples": ["0660"]}),
+]
+
+
+class Listener(Section):
+    """One door: its sockets and what it offers."""
+
+    name: Annotated[str, AfterValidator(_listener_name)] = Field(
+        description="How logs, rules and `try` call it; unique.", examples=["mx"]
+    )
+    listen: AtLeastOne[Listen] = Field(
+        description="Where to listen: host:port, [::]:port, /path.sock for a Unix socket, or systemd:NAME for a socket "
+        "that systemd opened. IPv4 and IPv6 are separate.",
+        examples=[["0.0.0.0:25", "[::]:25"]],
+    )
+    protocol: Literal["smtp"] = Field("smtp", description="The protocol spoken.")
+    banner: Annotated[str, AfterValidator(_banner_text)] = Field(
+        "ESMTP Service ready", description="What follows the host name in the greeting."
+    )
+    disable_extensions: tuple[Annotated[ExtensionKeyword, BeforeValidator(_upper_case)], ...] = Field(
+        (), description="EHLO keywords that are neither offered nor taken. BINARYMIME goes with CHUNKING."
+    )
+    bare_newlines: Literal["refuse", "keep"] = Field(
+        "refuse",
+        description="What to do with a message that has a bare CR or LF: refuse it (550 5.6.0), or keep it as it is. "
+        "Neither ends a message.",
+    )
+    bare_lf_commands: StrictBool = Field(
+        False, description="Take commands that end in LF alone, for old devices. Never applies to the message."
+    )
+    long_lines: Literal["refuse", "accept"] = Field(
+        "refuse", description="What to do with a message that has a line longer than body_line_length."
+    )
+    body_line_length: int = Field(
+        998, ge=78, le=10_000_000, description="Longest line of a message in octets, without CRLF (RFC 5322 2.1.1)."
+    )
+    greeting_delay: Duration = Field(
+        0.0,
+        description="How long to wait before the greeting. Clients that talk into it are caught by the policy "
+        "early_talker.",
+    )
+    xforward_from: tuple[Network, ...] = Field(
+        (), description="Networks of proxies that may tell the original client by XFORWARD. Empty: nobody."
+    )
+    backlog: int = Field(1024, ge=1, le=65535, description="Connections the kernel keeps until they are accepted.")
+    socket_mode: Mode = Field(0o660, description="Permissions of Unix sockets.")
+    socket_owner: str | None = Field(None, description="User who owns Unix sockets; left out: who starts the daemon.")
+    socket_group: str | None = Field(None, description="Group of Unix sockets; left out: that of the daemon.")

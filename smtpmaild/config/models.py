@@ -1,0 +1,107 @@
+"""The whole file as one model: plain data, frozen, with a description on every field.
+
+Config is what the rest of the daemon is built from. It remembers where in the file each part stands, so that a log
+line can name the rule that decided with its line.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSchema
+
+from smtpmaild.config.domains import LocalDomains
+from smtpmaild.config.limits import Limits, Timeouts
+from smtpmaild.config.listeners import Listener
+from smtpmaild.config.mistakes import Mistake
+from smtpmaild.config.names import HostName, MailAddress, host_name
+from smtpmaild.config.policies import Policies
+from smtpmaild.config.rules import Relay, RelayRule
+from smtpmaild.config.section import AtLeastOne, Section
+from smtpmaild.config.stores import Store
+from smtpmaild.config.yaml_nodes import Document
+
+
+def _own_host_name() -> str:
+    try:
+        return host_name(socket.getfqdn())
+    except ValueError:
+        return "localhost"
+
+
+def _workers(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1024:
+        return value
+    raise ValueError("workers is a number from 1 to 1024, or auto for one each processor")
+
+
+Workers = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_workers),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 1024}, {"const": "auto"}]}),
+]
+
+
+class Logging(Section):
+    """What is logged, and how it looks."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least important level shown.")
+    format: Literal["auto", "console", "json", "logfmt"] = Field(
+        "auto", description="console for people, json or logfmt for programs; auto: console on a terminal, else json."
+    )
+
+
+class Config(Section):
+    """The configuration of smtpmaild: who may hand us mail, for whom, and where it goes."""
+
+    version: Literal[1] = Field(1, description="The version of this format.")
+    hostname: HostName = Field(
+        default_factory=_own_host_name,
+        description="How we call ourselves in the greeting and in Received. Left out: the host name of the machine.",
+        examples=["mx.example.com"],
+    )
+    postmaster: MailAddress | None = Field(
+        None,
+        description="Who gets mail for postmaster where a local domain does not say so itself: an address in a local "
+        "domain. Left out: the mailbox postmaster in the store of the domain.",
+        examples=["alice@example.com"],
+    )
+    listeners: AtLeastOne[Listener] = Field(description="Where clients connect.")
+    local_domains: LocalDomains = Field(
+        {},
+        description="The domains we receive mail for; *.example.com stands for the sub-domains of example.com.",
+    )
+    deliver_to: dict[str, Store] = Field({}, description="The stores, each under the name that `deliver` uses.")
+    relay_rules: tuple[RelayRule, ...] = Field(
+        (), description="What to do with mail for other domains: in order, the first match decides; no match: refused."
+    )
+    relays: dict[str, Relay] = Field({}, description="Hosts that take our mail on, each under the name `relay` uses.")
+    policies: Policies = Field(default_factory=Policies, description="What is checked at each step of the dialogue.")
+    limits: Limits = Field(default_factory=Limits, description="How much and how many.")
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="How long we wait.")
+    logging: Logging = Field(default_factory=Logging, description="What is logged.")
+    workers: Workers = Field(1, description="Processes that serve: a number, or auto for one each processor.")
+    event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop; uvloop is the faster one.")
+    user: str | None = Field(None, description="Who the daemon becomes after it has bound its sockets as root.")
+    group: str | None = Field(None, description="The group with it. Left out: the main group of that user.")
+    allow_root: StrictBool = Field(False, description="Serve as root where no user is given; refused otherwise.")
+
+    _document: Document | None = PrivateAttr(None)
+    _warnings: tuple[Mistake, ...] = PrivateAttr(())
+
+    def where(self, *loc: str | int) -> str:
+        """The line of a part of the file: where("relay_rules", 0) is "smtp.yaml:14"; "" if there is no file."""
+        return self._document.where(loc) if self._document is not None else ""
+
+    @property
+    def warnings(self) -> tuple[Mistake, ...]:
+        """What is doubtful, but no reason not to start."""
+        return self._warnings
+
+    @property
+    def document(self) -> Document | None:
+        """The file it was read from."""
+        return self._document
