@@ -1,0 +1,184 @@
+"""The log: structlog, set up once, written by a thread of its own so that a slow reader never stops the mail.
+
+One line per fact on standard error, `console` for people, `json` or `logfmt` for machines. Whatever came from the
+network is escaped: a line of the log is one line, and nothing in it moves a terminal's cursor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+from smtpmaild.facts import Log
+
+#: Lines that wait for the writer. More come only while standard error is blocked; then new ones are counted, not kept.
+_LINES_WAITING = 20_000
+#: How long the writer collects before it writes: one write for a few hundred lines under load, 20 ms late at most.
+_COLLECT_SECONDS = 0.02
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+FORMATS = ("auto", "console", "json", "logfmt")
+
+
+class LogStream:
+    """Lines on their way to a file descriptor: written at once until start(), by a thread between start() and stop().
+
+    A worker process calls start() after its fork: threads do not survive one.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: deque[str] = deque()
+        self._dropped = 0
+        self._there_is_work = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def write(self, line: str) -> None:
+        """Take a line without its line feed. Never blocks while the thread runs; never raises."""
+        if self._thread is None:
+            self._write_out(line + "\n")
+            return
+        if len(self._lines) >= _LINES_WAITING:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        if not self._there_is_work.is_set():
+            self._there_is_work.set()
+
+    def start(self) -> None:
+        """Let a thread write from now on."""
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Write what waits and end the thread; give up after `timeout` seconds if nobody reads."""
+        thread = self._thread
+        if thread is not None:
+            self._stopping = True
+            self._there_is_work.set()
+            thread.join(timeout)
+            self._thread = None
+
+    def _run(self) -> None:
+        while True:
+            self._there_is_work.wait()
+            if not self._stopping:
+                time.sleep(_COLLECT_SECONDS)
+            self._there_is_work.clear()
+            lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if self._dropped:
+                lines.append(f'{{"event": "log_lines_dropped", "level": "error", "lines": {self._dropped}}}')
+                self._dropped = 0
+            if lines:
+                self._write_out("\n".join(lines) + "\n")
+            if self._stopping and not self._lines:
+                return
+
+    def _write_out(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            pass  # nobody can read it; the mail is more important than the log
+
+
+class _StreamLogger:
+    """What structlog calls with a rendered line."""
+
+    def __init__(self, stream: LogStream) -> None:
+        write = stream.write
+        self.debug = self.info = self.warning = self.error = self.critical = self.msg = write
+
+
+def set_up(stream: LogStream, level: str, log_format: str, environment: Mapping[str, str]) -> Log:
+    """The logger of this process. log_format: one of FORMATS; auto is console on a terminal and JSON elsewhere."""
+    is_terminal = os.isatty(stream._descriptor)
+    if log_format == "auto":
+        log_format = "console" if is_terminal else "json"
+    colours = is_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+    logger: Log = structlog.wrap_logger(
+        _StreamLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,
+            *_RENDERERS[log_format](colours),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        cache_logger_on_first_use=True,
+    )
+    return logger
+
+
+def to_stderr(level: str = "info", log_format: str = "auto") -> tuple[LogStream, Log]:
+    """The usual log: standard error of this process."""
+    stream = LogStream(sys.stderr.fileno())
+    return stream, set_up(stream, level, log_format, os.environ)
+
+
+def escaped(text: str) -> str:
+    r"""The text on one line: control characters, and those that turn its direction, as \x1b and \u202e."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+_Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
+# ensure_ascii: everything beyond ASCII leaves as \uXXXX, so no byte of a peer's reaches a terminal as it is.
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": "), default=str).encode
+
+
+def _render_json(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
+    # structlog's JSONRenderer builds an encoder for every line, 4 of 11 us.
+    return _encode(event)
+
+
+def _escape_values(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception":
+            event[key] = escaped(value)
+        elif isinstance(value, list | dict):
+            event[key] = _encode(value) if value else ""
+    return event
+
+
+def _escape_traceback(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if "exception" in event:
+        event["exception"] = "\n".join(escaped(line) for line in event["exception"].split("\n"))
+    return event
+
+
+def _json(colours: bool) -> list[_Processor]:
+    return [_render_json]
+
+
+def _logfmt(colours: bool) -> list[_Processor]:
+    order = ("time", "level", "event")
+    return [_escape_values, structlog.processors.LogfmtRenderer(key_order=order)]
+
+
+def _console(colours: bool) -> list[_Processor]:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=colours,
+        timestamp_key="time",
+        sort_keys=False,
+        pad_event_to=24,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return [_escape_values, _escape_traceback, renderer]
+
+
+_RENDERERS: Mapping[str, Callable[[bool], list[_Processor]]] = {
+    "json": _json,
+    "logfmt": _logfmt,
+    "console": _console,
+}
