@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from smtpmaild.envelope import Envelope, Peer, Session, Transaction
+from smtpmaild.envelope import Session, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Answer, Policy, Verdict
 from smtpmaild.policy.chain import STAGES, Chain, Event, Mode, Step
@@ -43,17 +43,6 @@ class Recorder:
 @pytest.fixture
 def log() -> Recorder:
     return Recorder()
-
-
-@pytest.fixture
-def session() -> Session:
-    return Session("S1", "mx", "mx.example.com", Peer("192.0.2.1", 4711), hello="client.example")
-
-
-@pytest.fixture
-def transaction(session: Session) -> Transaction:
-    envelope = Envelope("Q1", "S1", "mx", "mx.example.com", session.peer, session.hello, "SMTP", 0.0)
-    return Transaction(session, envelope)
 
 
 class Says(Policy):
