@@ -31,9 +31,12 @@ def decode_line(line: bytes) -> str | None:
 
 
 def split_command(text: str) -> tuple[str, str]:
-    """Verb in upper case and the rest: case does not matter, blanks around are dropped (RFC 5321 §2.4, §4.1.1)."""
-    verb, _, argument = text.strip().partition(" ")
-    return verb.upper(), argument.lstrip()
+    """Verb in upper case and the rest: case does not matter, blanks around are dropped (RFC 5321 §2.4, §4.1.1).
+
+    Case and blanks are those of ASCII: upper() would make RSET of a verb with U+017F for its S.
+    """
+    verb, _, argument = text.strip(" ").partition(" ")
+    return verb.upper() if verb.isascii() else verb, argument.lstrip(" ")
 
 
 def after_keyword(argument: str, keyword: str) -> str | None:
@@ -55,7 +58,7 @@ def parse_parameters(text: str, known: Mapping[str, re.Pattern[str]]) -> dict[st
     if not text.startswith(" "):
         return reply.SYNTAX
     parameters: dict[str, str] = {}
-    for word in text.split():
+    for word in filter(None, text.split(" ")):
         match = _PARAMETER.fullmatch(word)
         if match is None:
             return reply.SYNTAX

@@ -36,6 +36,8 @@ def decode_xtext(text: str) -> str | None:
 def parse_xforward(argument: str) -> dict[str, str | None] | Reply:
     """Lower-case attribute name -> value, None where the sender does not know it; or the reply to a mistake."""
     attributes: dict[str, str | None] = {}
+    if not argument.isascii():
+        return Reply(501, "5.5.4", "XFORWARD attributes must be xtext, which is ASCII")
     for word in argument.split():
         name, _, value = word.partition("=")
         if name.upper() not in ATTRIBUTES:
