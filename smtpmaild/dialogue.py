@@ -71,6 +71,8 @@ class Dialogue:
     def _settle(self, result: Result | Awaitable[Result]) -> None:
         if result.__class__ is Reply or isinstance(result, Reply):
             self.protocol.reply(self.receiver.shaped(self._event, result), effect=self.receiver.effect)
+            if self.receiver.is_over:
+                self.protocol.close()
         elif result is WAIT:
             self.is_busy = True
         elif result is not None and not isinstance(result, Wait):
@@ -99,10 +101,12 @@ class Dialogue:
             self.protocol.close(result)
             self._changed()
         elif not isinstance(result, Wait) and result is not None:
+            self.is_busy = True
             self._spawn(self._time_out_later(result))
 
     async def _time_out_later(self, awaitable: Awaitable[Result]) -> None:
         result = await awaitable
+        self.is_busy = False
         self.protocol.close(result if isinstance(result, Reply) else None)
         self._changed()
 

@@ -120,6 +120,7 @@ class Envelope:
 
     queue_id: its name for the rest of its life.  protocol: for `with` in Received: SMTP, ESMTP or UTF8SMTP.
     declared_size: SIZE= of MAIL in bytes, 0 if not given.  received_at: seconds since the epoch, when MAIL came.
+    values: what extensions made of their parameters.
     """
 
     queue_id: str
@@ -136,6 +137,7 @@ class Envelope:
     declared_size: int = 0
     parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     recipients: list[Recipient] = field(default_factory=list)
+    values: dict[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -53,7 +53,7 @@ class Wait(Enum):
 WAIT: Final = Wait.WAIT
 #: None: the event takes no reply (a piece of a body), go on.
 Result = Reply | Wait | None
-#: (session, verb, reply) -> the reply to send instead: the reply option of an extension (callbacks §6).
+#: (session, verb, reply) -> the reply to send instead: what an extension makes of it.
 ReplyFilter = Callable[[Session, str, Reply], Reply]
 
 #: Refusals kept for the session's log event; a peer that collects more has made its point.
@@ -104,12 +104,13 @@ class Receiver:
     """Decides the events of one session and carries out what was decided.
 
     resume: called in the loop's thread with what `handle` could only answer with WAIT.
-    effect: False when a callback of this event asked that nothing but the reply happens (callbacks §2, `dojob`).
+    effect: False when a callback of this event asked that nothing but the reply happens.  is_over: a callback asked
+    to end the session after the reply.
     """
 
     __slots__ = (
         "_reception", "_refusals", "_resume", "_started_at", "_transaction", "chain", "effect", "forwarded",
-        "service", "session",
+        "is_over", "service", "session",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +120,7 @@ class Receiver:
         self.chain = service.chain
         self.session = Session(session_id, service.listener, service.dialect.options.hostname, peer)
         self.effect = True
+        self.is_over = False
         self.forwarded: Mapping[str, str | None] = _NOTHING
         self._resume = resume
         self._started_at = started_at

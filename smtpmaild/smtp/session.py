@@ -147,6 +147,10 @@ class ServerSession:
             self.farewell = reply
         self._move(Cause.CLOSE)
 
+    def speak(self, dialect: Dialect) -> None:
+        """Go on with other options or extensions: a program changed its verbs or callbacks in mid-session."""
+        self._dialect = dialect
+
     def shut_down(self) -> None:
         """Answer the next command 421 (RFC 5321 §3.8); a body that is being read is read to its end first."""
         self._is_shutting_down = True
