@@ -75,7 +75,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # the file, the log, the one who knows them all
     "config": Allowed(
-        ours=("smtp.*", "policy.builtin", "sink.builtin", "routing", "envelope"),
+        ours=("smtp.*", "policy.builtin", "policy.options", "sink.builtin", "routing", "envelope"),
         others=("pydantic", "pydantic_core", "yaml", "idna"),
         banned=frozenset({"asyncio", "uvloop"}),
     ),

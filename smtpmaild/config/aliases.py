@@ -39,8 +39,9 @@ class End(Enum):
 class LocalNames:
     """All local domains at once."""
 
-    def __init__(self, domains: Mapping[str, LocalDomain]) -> None:
+    def __init__(self, domains: Mapping[str, LocalDomain], postmaster: str | None) -> None:
         self._domains = domains
+        self._aliases = {name: _aliases(domain, postmaster) for name, domain in domains.items()}
 
     def domain_of(self, name: str) -> str | None:
         """The local domain, as the config names it, that a domain belongs to: itself, else the nearest wildcard."""
@@ -62,18 +63,22 @@ class LocalNames:
         return self._look_up(home, local_part)
 
     def _has_mailbox(self, domain: str, local_part: str) -> bool:
-        mailboxes = self._domains[domain].mailboxes
-        return mailboxes is None or local_part in mailboxes or local_part == POSTMASTER
+        return _has_mailbox(self._domains[domain], local_part) or local_part == POSTMASTER
 
     def _look_up(self, home: str, local_part: str) -> Name | End:
         domain = self._domains[home]
         base = local_part.partition(domain.subaddress)[0] if domain.subaddress else ""
         for name in (local_part, base) if base else (local_part,):
-            if name in domain.aliases:
+            if name in self._aliases[home]:
                 return Name(home, name)
             if self._has_mailbox(home, name):
                 return End.MAILBOX
         return End.CATCH_ALL if domain.catch_all is not None else End.NOWHERE
+
+    def aliases(self) -> Iterator[Name]:
+        """Every alias, those of postmaster that no file names among them."""
+        for domain, aliases in self._aliases.items():
+            yield from (Name(domain, local_part) for local_part in aliases)
 
     def circle(self, start: Name) -> list[Name]:
         """The way from an alias back to itself; empty if there is none."""
@@ -90,10 +95,19 @@ class LocalNames:
         return []
 
     def _following(self, alias: Name) -> Iterator[Name]:
-        for target in self._domains[alias.domain].aliases[alias.local_part]:
+        for target in self._aliases[alias.domain][alias.local_part]:
             following = self.follow(target, alias.domain, alias.local_part)
+            if following is End.CATCH_ALL:
+                following = self._follow_catch_all(target, alias.domain)
             if isinstance(following, Name):
                 yield following
+
+    def _follow_catch_all(self, target: str, domain: str) -> Name | End:
+        home = self.domain_of(target.rpartition("@")[2]) if "@" in target else domain
+        assert home is not None
+        catch_all = self._domains[home].catch_all
+        assert catch_all is not None
+        return self.follow(catch_all, home)
 
     def nearest(self, target: str, domain: str) -> str:
         """The hint for a target that leads nowhere."""
@@ -103,3 +117,14 @@ class LocalNames:
             return did_you_mean(target, (f"{local_part}@{name}" for name in self._domains))
         names = (*(self._domains[home].mailboxes or ()), *self._domains[home].aliases)
         return did_you_mean(target, (f"{name}@{named}" if at else name for name in names))
+
+
+def _has_mailbox(domain: LocalDomain, local_part: str) -> bool:
+    return domain.mailboxes is None or local_part in domain.mailboxes
+
+
+def _aliases(domain: LocalDomain, postmaster: str | None) -> dict[str, tuple[str, ...]]:
+    """The aliases of the file, and the one for postmaster where nothing of the domain takes its mail."""
+    if _has_mailbox(domain, POSTMASTER) or POSTMASTER in domain.aliases:
+        return domain.aliases
+    return {**domain.aliases, POSTMASTER: (domain.catch_all or postmaster or POSTMASTER,)}

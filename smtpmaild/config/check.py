@@ -155,17 +155,30 @@ def _accepts_something(config: Config) -> Findings:
 
 
 def _aliases(config: Config) -> Findings:
-    names = LocalNames(config.local_domains)
-    reported: set[Name] = set()
+    names = LocalNames(config.local_domains, config.postmaster)
     for domain, section in config.local_domains.items():
         for alias, targets in section.aliases.items():
-            loc: Loc = ("local_domains", domain, "aliases", alias)
-            way = names.circle(Name(domain, alias)) if Name(domain, alias) not in reported else []
-            if way:
-                reported.update(way)
-                yield Finding(loc, f"aliases run in a circle: {' -> '.join(map(str, way))}", of_key=True)
             for index, target in enumerate(targets):
-                yield from _target(names, (*loc, index), target, domain, alias)
+                loc: Loc = ("local_domains", domain, "aliases", alias, index)
+                yield from _target(names, loc, target, domain, alias)
+
+
+def _circles(config: Config) -> Findings:
+    names = LocalNames(config.local_domains, config.postmaster)
+    reported: set[Name] = set()
+    for alias in names.aliases():
+        if alias not in reported and (way := names.circle(alias)):
+            reported.update(way)
+            message = f"aliases run in a circle: {' -> '.join(map(str, way))}"
+            yield Finding(_loc_of_alias(config, alias), message, of_key=True)
+
+
+def _loc_of_alias(config: Config, alias: Name) -> Loc:
+    """Its key; for a postmaster that the domain does not name, what stands for it."""
+    domain = config.local_domains[alias.domain]
+    if alias.local_part in domain.aliases:
+        return ("local_domains", alias.domain, "aliases", alias.local_part)
+    return ("local_domains", alias.domain, "catch_all") if domain.catch_all else ("postmaster",)
 
 
 def _target(names: LocalNames, loc: Loc, target: str, domain: str, alias: str | None) -> Findings:
@@ -181,7 +194,7 @@ def _target(names: LocalNames, loc: Loc, target: str, domain: str, alias: str | 
 
 
 def _catch_alls(config: Config) -> Findings:
-    names = LocalNames(config.local_domains)
+    names = LocalNames(config.local_domains, config.postmaster)
     for domain, section in config.local_domains.items():
         if section.catch_all is None:
             continue
@@ -194,7 +207,7 @@ def _catch_alls(config: Config) -> Findings:
 
 def _postmaster(config: Config) -> Findings:
     if config.postmaster is not None:
-        names = LocalNames(config.local_domains)
+        names = LocalNames(config.local_domains, config.postmaster)
         yield from _target(names, ("postmaster",), config.postmaster, "", None)
 
 
@@ -321,6 +334,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _accepts_something,
     _stores,
     _unused_stores,
+    _circles,
     _aliases,
     _catch_alls,
     _postmaster,

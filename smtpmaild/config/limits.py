@@ -17,7 +17,6 @@ class Limits(Section):
     recipients: int = Field(
         1000, ge=100, description="Recipients of one message; RFC 5321 4.5.3.1.8 wants 100 at least."
     )
-    messages_per_session: int = Field(0, ge=0, description="Messages of one session, then 421; 0: no limit.")
     connections: int = Field(10_000, ge=1, description="Connections in all, then 421.")
     connections_per_ip: int = Field(50, ge=0, description="Connections from one address, then 421; 0: no limit.")
     connections_per_network: int = Field(0, ge=0, description="Connections from one network, then 421; 0: no limit.")

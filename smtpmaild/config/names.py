@@ -7,28 +7,20 @@ Each function takes what stands in the file and raises ValueError with words for
 from __future__ import annotations
 
 import ipaddress
-import unicodedata
 from typing import Annotated
 
 import idna
 from pydantic import AfterValidator, PlainValidator, WithJsonSchema
 
+from smtpmaild.routing import NULL_SENDER, fold
 from smtpmaild.smtp.address import is_domain, normal_domain, normal_literal, parse_mailbox
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-#: The null sender in from_addresses.
-NULL_SENDER = "<>"
 
 
 def to_ascii(domain: str) -> str:
     """A-labels of a domain with U-labels; UTS 46 maps capitals and full-width forms first. Raises ValueError."""
     return idna.encode(domain, uts46=True).decode("ascii")
-
-
-def fold(local_part: str) -> str:
-    """The spelling in which local parts are compared: case does not matter, nor how an accent is encoded."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", local_part).casefold())
 
 
 def host_name(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field, ValidationInfo
@@ -15,7 +16,10 @@ def _with_absolute_path(value: object, info: ValidationInfo) -> object:
     path = value.get("path") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(path, str) or not path:
         return value
-    return {**value, "path": absolute_path(path, info)}
+    # Only what stands before the first placeholder may have ".." in it; the store refuses it behind.
+    fixed, brace, rest = path.partition("{")
+    folder, slash, name = fixed.rpartition("/") if brace else (fixed, "", "")
+    return {**value, "path": os.path.join(absolute_path(folder + slash or ".", info), name + brace + rest)}
 
 
 Store = Annotated[Annotated[SinkOptions, Field(discriminator="type")], BeforeValidator(_with_absolute_path)]
