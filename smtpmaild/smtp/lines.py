@@ -60,6 +60,9 @@ class LineBuffer:
 
     def _unfinished_line(self) -> BadLine | None:
         if len(self) <= self._limit:
+            # What was read is let go: a session that idles after a large group of commands keeps none of it.
+            self._data = self._data[self._position :]
+            self._position = 0
             self._searched = len(self._data)
             return None
         self.clear()
