@@ -36,7 +36,7 @@ class DotDecoder:
             self._held = b""
             return self._unstuffed(data[: end + 2]), data[end + 5 :]
         held = b""
-        if data[-1] in b"\r\n.":
+        if data[-1:] in b"\r\n.":
             held = next((tail for tail in _BEGINNINGS if data.endswith(tail)), b"")
         self._held = held
         return self._unstuffed(data[: len(data) - len(held)]), None
@@ -80,8 +80,9 @@ class BodyChecker:
             self._measure_lines(chunk)
 
     def finish(self) -> None:
-        """The body has ended: a CR that waited for its LF waits in vain."""
+        """The body has ended: a CR that waited for its LF waits in vain, and a line without CRLF is a line too."""
         self.has_bare_newline = self.has_bare_newline or self._pending_cr
+        self.has_long_line = self.has_long_line or 0 < self._longest_line < self._column
 
     def _look_for_bare_newlines(self, chunk: bytes) -> None:
         # As many CRLF as CR and as LF: then no CR and no LF stands alone. Counting costs 0.15 ms for a MiB of mail.
