@@ -55,8 +55,8 @@ class Extension:
 
     keyword: str
     words: Callable[[ServerOptions], str] = field(default=lambda _: "")
-    mail: Mapping[str, str] = _NOTHING
-    rcpt: Mapping[str, str] = _NOTHING
+    mail: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    rcpt: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     verbs: tuple[str, ...] = ()
     growth: int = 0
     needs: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ EXTENSIONS: tuple[Extension, ...] = (
     # RFC 1870 §3: size-value ::= 1*20DIGIT; §5: the MAIL line grows by 26
     Extension("SIZE", lambda options: str(options.message_size), mail={"SIZE": r"[0-9]{1,20}"}, growth=26),
     Extension("8BITMIME", mail={"BODY": "7BIT|8BITMIME"}, growth=17),  # RFC 6152
-    Extension("SMTPUTF8", mail={"SMTPUTF8": ""}, growth=10),  # RFC 6531 §3.1
+    Extension("SMTPUTF8", mail={"SMTPUTF8": ""}, growth=10, needs=("8BITMIME",)),  # RFC 6531 §3.1
     Extension("ENHANCEDSTATUSCODES"),  # RFC 2034
     Extension("CHUNKING", verbs=("BDAT",)),  # RFC 3030
     Extension("BINARYMIME", mail={"BODY": "BINARYMIME"}, needs=("CHUNKING", "8BITMIME")),  # RFC 3030 §3
@@ -94,7 +94,7 @@ BASE_VERBS = (
 class Dialect:
     """Options and extensions of a listener, compiled: what sessions look up while they run.
 
-    Raises ValueError for two extensions that offer one verb, or a SMTPUTF8 without IDNA.
+    Raises ValueError for two extensions that offer one verb.
     """
 
     __slots__ = (

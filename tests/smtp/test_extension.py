@@ -1,0 +1,136 @@
+"""The EHLO table: what is offered, what it brings, and what its absence takes away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import idna
+import pytest
+
+from smtpmaild.smtp.extension import BASE_VERBS, EXTENSIONS, XFORWARD, Dialect, Extension, ServerOptions
+
+
+def to_ascii(domain: str) -> str:
+    return idna.encode(domain, uts46=True).decode()
+
+
+OPTIONS = ServerOptions("mx.example", message_size=1000, recipients=5, to_ascii=to_ascii)
+
+
+def without(*keywords: str) -> list[Extension]:
+    return [extension for extension in EXTENSIONS if extension.keyword not in keywords]
+
+
+def test_ehlo_names_everything_in_order() -> None:
+    lines = Dialect(OPTIONS, (*EXTENSIONS, XFORWARD)).ehlo.wire.decode().splitlines()
+    assert lines == [
+        "250-mx.example Service ready",
+        "250-PIPELINING",
+        "250-SIZE 1000",
+        "250-8BITMIME",
+        "250-SMTPUTF8",
+        "250-ENHANCEDSTATUSCODES",
+        "250-CHUNKING",
+        "250-BINARYMIME",
+        "250-HELP",
+        "250-LIMITS RCPTMAX=5",
+        "250 XFORWARD NAME ADDR PORT PROTO HELO IDENT SOURCE",
+    ]
+
+
+def test_without_extensions_ehlo_is_one_line() -> None:
+    dialect = Dialect(OPTIONS, ())
+    assert dialect.ehlo.wire == b"250 mx.example Service ready\r\n"
+    assert dialect.verbs == frozenset(BASE_VERBS)
+    assert dialect.line_limit == 512
+    assert not dialect.mail_parameters
+    assert not dialect.rcpt_parameters
+    assert not dialect.has_enhanced_codes
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        # RFC 1870 §4: "0" for no fixed maximum
+        (ServerOptions("h", message_size=0), "SIZE 0"),
+        # RFC 9422 §4: limits that exist, separated by blanks
+        (ServerOptions("h", messages=7, recipients=3), "LIMITS MAILMAX=7 RCPTMAX=3"),
+    ],
+)
+def test_words(options: ServerOptions, line: str) -> None:
+    assert line in Dialect(options).keywords
+
+
+@pytest.mark.parametrize(
+    ("extensions", "missing"),
+    [
+        # BDAT is the only way to send binary, and MAIL the only place to say so
+        (without("CHUNKING"), {"CHUNKING", "BINARYMIME"}),
+        # RFC 6531 §3.1: a server that offers SMTPUTF8 "MUST provide support for, and announce, the 8BITMIME extension"
+        (without("8BITMIME"), {"8BITMIME", "BINARYMIME", "SMTPUTF8"}),
+        (without("BINARYMIME"), {"BINARYMIME"}),
+        (without("HELP", "SIZE"), {"HELP", "SIZE"}),
+    ],
+)
+def test_what_needs_another_goes_with_it(extensions: Sequence[Extension], missing: set[str]) -> None:
+    offered = {keyword.partition(" ")[0] for keyword in Dialect(OPTIONS, extensions).keywords}
+    assert offered == {extension.keyword for extension in EXTENSIONS} - missing
+
+
+def test_without_idna_no_smtputf8() -> None:
+    dialect = Dialect(ServerOptions("h"))
+    assert "SMTPUTF8" not in dialect.keywords
+    assert "SMTPUTF8" not in dialect.mail_parameters
+
+
+@pytest.mark.parametrize(
+    ("extensions", "keyword", "value", "is_taken"),
+    [
+        (EXTENSIONS, "BODY", "BinaryMime", True),
+        (EXTENSIONS, "BODY", "8bitmime", True),
+        (EXTENSIONS, "BODY", "7BIT", True),
+        (EXTENSIONS, "BODY", "", False),
+        (EXTENSIONS, "BODY", "7BITMIME", False),
+        (without("BINARYMIME"), "BODY", "BINARYMIME", False),
+        (EXTENSIONS, "SIZE", "\u0661", False),
+        (EXTENSIONS, "SIZE", "1\n", False),
+        (EXTENSIONS, "SMTPUTF8", "", True),
+        (EXTENSIONS, "SMTPUTF8", "x", False),
+    ],
+)
+def test_values_of_mail(extensions: Sequence[Extension], keyword: str, value: str, is_taken: bool) -> None:
+    assert bool(Dialect(OPTIONS, extensions).mail_parameters[keyword].fullmatch(value)) is is_taken
+
+
+def test_extension_of_a_program() -> None:
+    mine = Extension("XCOLOUR", lambda _: "RED BLUE", rcpt={"COLOUR": "red|blue"}, verbs=("XPAINT",), growth=12)
+    dialect = Dialect(OPTIONS, (mine,))
+    assert dialect.keywords == ("XCOLOUR RED BLUE",)
+    assert "XPAINT" in dialect.verbs
+    assert dialect.rcpt_parameters["COLOUR"].fullmatch("Red")
+    assert dialect.line_limit == 524
+
+
+def test_two_extensions_with_one_verb() -> None:
+    with pytest.raises(ValueError, match="two extensions offer the verb BDAT"):
+        Dialect(OPTIONS, (*EXTENSIONS, Extension("XBDAT", verbs=("BDAT",))))
+    with pytest.raises(ValueError, match="two extensions offer the verb MAIL"):
+        Dialect(OPTIONS, (Extension("XMAIL", verbs=("MAIL",)),))
+
+
+def test_mail_line_grows_by_what_each_extension_says() -> None:
+    # RFC 1870 §5: 26, RFC 6152 §2: 17, RFC 6531 §3.1: 10
+    assert Dialect(OPTIONS).line_limit == 512 + 26 + 17 + 10
+
+
+def test_replies_that_carry_our_name() -> None:
+    dialect = Dialect(OPTIONS)
+    assert dialect.banner.wire == b"220 mx.example ESMTP smtpmaild Service ready\r\n"
+    assert dialect.helo.wire == b"250 mx.example\r\n"
+    assert dialect.bye.wire == b"221 2.0.0 mx.example Service closing transmission channel\r\n"
+    assert dialect.timeout.wire == b"421 4.4.2 mx.example Timeout exceeded, closing transmission channel\r\n"
+
+
+def test_help_names_what_can_be_used() -> None:
+    assert " BDAT " in Dialect(OPTIONS).help.text
+    assert " BDAT " not in Dialect(OPTIONS, without("CHUNKING")).help.text

@@ -1,0 +1,115 @@
+"""The two tables of the session: they are whole, they agree with each other, and no state is a trap."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtpmaild.smtp.extension import BASE_VERBS
+from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, REFUSALS, Cause, State
+
+#: States in which a command line is read and none is waited for by the tables alone.
+COMMAND_STATES = [
+    State.REFUSED,
+    State.START,
+    State.READY,
+    State.SENDER,
+    State.RECIPIENT,
+    State.CHUNKS,
+    State.CHUNKS_FAILED,
+]
+#: verb -> the cause that its acceptance is
+CAUSES = {
+    "HELO": Cause.HELLO,
+    "EHLO": Cause.HELLO,
+    "MAIL": Cause.MAIL,
+    "RCPT": Cause.RCPT,
+    "DATA": Cause.DATA,
+    "BDAT": Cause.BDAT,
+    "RSET": Cause.RSET,
+    "QUIT": Cause.CLOSE,
+}
+#: Where acceptance moves nothing, and that is meant.
+STAYS = {
+    ("RCPT", State.RECIPIENT),  # one more recipient
+    ("BDAT", State.CHUNKS),  # one more chunk
+    ("RSET", State.START),  # nothing to forget before HELO
+}
+
+
+def refusal(verb: str, state: State) -> Reply | None:
+    return REFUSALS.get(verb, OTHER_REFUSALS).get(state)
+
+
+#: RFC 5321 §4.1.4, in one picture: "." is in order, a number is the reply to what is not.
+ORDER = """
+        REFUSED START READY SENDER RECIPIENT CHUNKS CHUNKS_FAILED
+HELO    503     .     .     .      .         .      .
+EHLO    503     .     .     .      .         .      .
+MAIL    503     503   .     503    503       503    503
+RCPT    503     503   503   .      .         503    503
+DATA    503     503   503   554    .         503    503
+BDAT    503     503   503   554    .         .      503
+XFORWARD 503    503   .     503    503       503    503
+RSET    503     .     .     .      .         .      .
+NOOP    503     .     .     .      .         .      .
+VRFY    503     .     .     .      .         .      .
+EXPN    503     .     .     .      .         .      .
+HELP    503     .     .     .      .         .      .
+TURN    503     .     .     .      .         .      .
+QUIT    .       .     .     .      .         .      .
+"""
+
+
+def cells() -> list[tuple[str, State, str]]:
+    header, *rows = (line.split() for line in ORDER.strip().splitlines())
+    return [
+        (verb, State[state], cell)
+        for verb, *row in rows
+        for state, cell in zip(header, row, strict=True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verb", "state", "cell"), cells())
+def test_order_of_commands(verb: str, state: State, cell: str) -> None:
+    answer = refusal(verb, state)
+    assert (str(answer.code) if answer else ".") == cell
+    assert answer is None or answer.enhanced == "5.5.1"
+
+
+@pytest.mark.parametrize("state", COMMAND_STATES)
+@pytest.mark.parametrize("verb", CAUSES)
+def test_what_is_in_order_leads_somewhere(verb: str, state: State) -> None:
+    leads = state in NEXT[CAUSES[verb]]
+    assert leads == (refusal(verb, state) is None and (verb, state) not in STAYS)
+
+
+def test_tables_know_every_name() -> None:
+    assert set(NEXT) == set(Cause)
+    assert set(REFUSALS) <= {*BASE_VERBS, "BDAT", "XFORWARD"}
+    assert set(CAUSES) <= set(BASE_VERBS) | {"BDAT"}
+
+
+def reachable() -> dict[State, set[State]]:
+    graph: dict[State, set[State]] = {state: set() for state in State}
+    for table in NEXT.values():
+        for state, following in table.items():
+            graph[state].add(following)
+    return graph
+
+
+def test_every_state_is_reached() -> None:
+    graph = reachable()
+    seen = {State.CONNECTED}
+    queue = [State.CONNECTED]
+    while queue:
+        for following in graph[queue.pop()] - seen:
+            seen.add(following)
+            queue.append(following)
+    assert seen == set(State)
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_can_be_closed_and_nothing_follows(state: State) -> None:
+    assert NEXT[Cause.CLOSE][state] is State.CLOSED
+    assert reachable()[State.CLOSED] == {State.CLOSED}
