@@ -2,7 +2,7 @@
 
 The event loop hands over jobs; a writer thread takes everything that waits and brings it to disk together: stage all
 (create and write in tmp/), sync all, rename all, sync each directory once; then one post() answers the whole batch.
-While one thread waits for the disk, the next batch gathers and another thread works on it.
+Meanwhile the next batch gathers. Where the disk takes long a second thread commits it beside the first.
 
 The order of steps is the promise. A message is answered 250 only after its last step:
 
@@ -28,7 +28,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -45,6 +45,10 @@ STORE_FAILED = Reply(451, "4.3.0", "Message could not be stored, try again later
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 THREADS = 2
+#: A thread that has work waits so long for the one before it, and what arrives meanwhile joins its batch. Two threads
+#: that never waited made batches of 5 of 20 messages in flight, at 0.10 ms CPU a message; waiting makes them 10, at
+#: 0.08 ms. A disk that needs longer for a commit has more than one under way.
+PATIENCE = 0.005
 #: From this many messages on one syncfs is cheaper than an fsync for each.
 SYNCFS_FROM = 3
 #: From this many directories on one syncfs is cheaper than an fsync for each.
@@ -192,10 +196,9 @@ class Writer:
         if self._users > 1:
             return
         self._queue = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=_Committer(self._queue, self._log, post).run, name=f"writer-{number}", daemon=True)
-            for number in range(self._count)
-        ]
+        turn = threading.Lock()
+        committers = [_Committer(self._queue, turn, self._log, post) for _ in range(self._count)]
+        self._threads = [threading.Thread(target=each.run, name="writer", daemon=True) for each in committers]
         for thread in self._threads:
             thread.start()
 
@@ -233,8 +236,9 @@ class _Committer:
     shared one would take each other's errors.
     """
 
-    def __init__(self, queue: _Queue, log: Log, post: Post) -> None:
+    def __init__(self, queue: _Queue, turn: threading.Lock, log: Log, post: Post) -> None:
         self._queue = queue
+        self._turn = turn
         self._log = log
         self._post = post
         self._file_systems: dict[int, int] = {}  # device number -> descriptor
@@ -242,28 +246,25 @@ class _Committer:
         self._failures: dict[tuple[str, int], _Failure] = {}
 
     def run(self) -> None:
-        stopping = False
-        while not stopping:
-            tasks, stopping = self._take()
-            self._work(tasks)
+        while (task := self._queue.get()) is not None:
+            has_turn = self._turn.acquire(timeout=PATIENCE)
+            self._work([task, *self._waiting()])
+            if has_turn:
+                self._turn.release()
         self._queue.put(None)  # for the next thread
         for fd in self._file_systems.values():
             disk.close(fd)
 
-    def _take(self) -> tuple[list[_Task], bool]:
-        """Everything that waits, at least one task; and whether the thread is to end."""
-        queue = self._queue
-        tasks: list[_Task] = []
-        task = queue.get()
+    def _waiting(self) -> Iterator[_Task]:
         try:
-            while task is not None:
-                tasks.append(task)
-                if len(tasks) >= LARGEST_BATCH or queue.empty():
-                    return tasks, False
-                task = queue.get_nowait()
-        except Empty:  # another thread was faster
-            return tasks, False
-        return tasks, True
+            for _ in range(LARGEST_BATCH - 1):
+                task = self._queue.get_nowait()
+                if task is None:
+                    self._queue.put(None)  # the end comes with the next get()
+                    return
+                yield task
+        except Empty:
+            return
 
     def _work(self, tasks: Sequence[_Task]) -> None:
         flushed: list[tuple[Job, int]] = []
