@@ -109,14 +109,15 @@ class LocalNames:
         assert catch_all is not None
         return self.follow(catch_all, home)
 
-    def nearest(self, target: str, domain: str) -> str:
-        """The hint for a target that leads nowhere."""
+    def nearest(self, target: str, domain: str, alias: str | None) -> str:
+        """The hint for a target that leads nowhere; alias: the one it belongs to, which would be no help."""
         local_part, at, named = target.rpartition("@")
         home = self.domain_of(named) if at else domain
         if home is None:
-            return did_you_mean(target, (f"{local_part}@{name}" for name in self._domains))
-        names = (*(self._domains[home].mailboxes or ()), *self._domains[home].aliases)
-        return did_you_mean(target, (f"{name}@{named}" if at else name for name in names))
+            taking = (name for name in self._domains if self._look_up(name, local_part) is not End.NOWHERE)
+            return did_you_mean(target, (f"{local_part}@{name}" for name in taking))
+        names = {*(self._domains[home].mailboxes or ()), *self._domains[home].aliases} - {alias}
+        return did_you_mean(target, sorted(f"{name}@{named}" if at else str(name) for name in names))
 
 
 def _has_mailbox(domain: LocalDomain, local_part: str) -> bool:

@@ -186,10 +186,10 @@ def _target(names: LocalNames, loc: Loc, target: str, domain: str, alias: str | 
     if end is End.CATCH_ALL and alias is not None:
         yield Finding(loc, f"'{target}' is neither a mailbox nor an alias: the catch-all gets its mail", "warning")
     elif end in (End.CATCH_ALL, End.NOWHERE):
-        hint = names.nearest(target, domain)
+        hint = names.nearest(target, domain, alias)
         yield Finding(loc, f"'{target}' leads nowhere: it is neither a mailbox nor an alias{hint}")
     elif end is End.NOT_LOCAL:
-        hint = names.nearest(target, domain)
+        hint = names.nearest(target, domain, alias)
         yield Finding(loc, f"'{target}' leads nowhere: its domain is not in local_domains{hint}")
 
 

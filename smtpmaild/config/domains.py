@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from smtpmaild.config.names import AliasTarget, DomainPattern, MailboxName
 from smtpmaild.config.section import AtLeastOne, Section
@@ -18,6 +18,15 @@ from smtpmaild.config.section import AtLeastOne, Section
 
 def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+_SEPARATORS = "+-=_#~!"
+
+
+def _separator(text: str) -> str:
+    if len(text) != 1 or text not in _SEPARATORS:
+        raise ValueError(f"the separator of sub-addresses is one of {' '.join(_SEPARATORS)}, mostly '+'")
+    return text
 
 
 AliasTargets = Annotated[
@@ -42,9 +51,9 @@ class LocalDomain(Section):
     catch_all: AliasTarget | None = Field(
         None, description="Who gets mail for every other local part. Left out: it is refused (550 5.1.1)."
     )
-    subaddress: str | None = Field(
+    subaddress: Annotated[str, AfterValidator(_separator)] | None = Field(
         None,
-        pattern=r"^[-+=_#~!]$",
+        json_schema_extra={"enum": [*_SEPARATORS]},
         description="The separator of sub-addresses: with '+', alice+lists goes to alice.",
         examples=["+"],
     )

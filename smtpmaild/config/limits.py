@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from smtpmaild.config.section import Section
+from smtpmaild.config.section import Section, Whole
 from smtpmaild.config.units import Duration, Size
 
 
@@ -14,16 +14,16 @@ class Limits(Section):
     message_size: Size = Field(
         50_000_000, ge=1, description="Largest message; offered as SIZE, refused with 552 5.3.4."
     )
-    recipients: int = Field(
+    recipients: Whole = Field(
         1000, ge=100, description="Recipients of one message; RFC 5321 4.5.3.1.8 wants 100 at least."
     )
-    connections: int = Field(10_000, ge=1, description="Connections in all, then 421.")
-    connections_per_ip: int = Field(50, ge=0, description="Connections from one address, then 421; 0: no limit.")
-    connections_per_network: int = Field(0, ge=0, description="Connections from one network, then 421; 0: no limit.")
-    network_prefix_v4: int = Field(24, ge=8, le=32, description="How long the prefix of such a network is in IPv4.")
-    network_prefix_v6: int = Field(56, ge=16, le=128, description="How long the prefix of such a network is in IPv6.")
-    bad_commands: int = Field(20, ge=1, description="Commands of one session that were refused as wrong, then 421.")
-    refused_recipients: int = Field(100, ge=1, description="Recipients of one session that were refused, then 421.")
+    connections: Whole = Field(10_000, ge=1, description="Connections in all, then 421.")
+    connections_per_ip: Whole = Field(50, ge=0, description="Connections from one address, then 421; 0: no limit.")
+    connections_per_network: Whole = Field(0, ge=0, description="Connections from one network, then 421; 0: no limit.")
+    network_prefix_v4: Whole = Field(24, ge=8, le=32, description="How long the prefix of such a network is in IPv4.")
+    network_prefix_v6: Whole = Field(56, ge=16, le=128, description="How long the prefix of such a network is in IPv6.")
+    bad_commands: Whole = Field(20, ge=1, description="Commands of one session that were refused as wrong, then 421.")
+    refused_recipients: Whole = Field(100, ge=1, description="Recipients of one session that were refused, then 421.")
     memory: Size = Field(
         256_000_000, ge=1_000_000, description="Memory for messages on their way in; when it is full, DATA gets 452."
     )

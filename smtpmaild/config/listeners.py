@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, WithJsonSchema
 
 from smtpmaild.config.names import Network
-from smtpmaild.config.section import AtLeastOne, Section
+from smtpmaild.config.section import AtLeastOne, Section, Whole
 from smtpmaild.config.sockets import Listen
 from smtpmaild.config.units import Duration
 
@@ -87,7 +87,7 @@ class Listener(Section):
     long_lines: Literal["refuse", "accept"] = Field(
         "refuse", description="What to do with a message that has a line longer than body_line_length."
     )
-    body_line_length: int = Field(
+    body_line_length: Whole = Field(
         998, ge=78, le=10_000_000, description="Longest line of a message in octets, without CRLF (RFC 5322 2.1.1)."
     )
     greeting_delay: Duration = Field(
@@ -98,7 +98,7 @@ class Listener(Section):
     xforward_from: tuple[Network, ...] = Field(
         (), description="Networks of proxies that may tell the original client by XFORWARD. Empty: nobody."
     )
-    backlog: int = Field(1024, ge=1, le=65535, description="Connections the kernel keeps until they are accepted.")
+    backlog: Whole = Field(1024, ge=1, le=65535, description="Connections the kernel keeps until they are accepted.")
     socket_mode: Mode = Field(0o660, description="Permissions of Unix sockets.")
     socket_owner: str | None = Field(None, description="User who owns Unix sockets; left out: who starts the daemon.")
     socket_group: str | None = Field(None, description="Group of Unix sockets; left out: that of the daemon.")

@@ -11,6 +11,7 @@ lines are cut around the place, and the caret stands under it whether the line h
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ Severity = Literal["error", "warning"]
 #: Cells of a source line that are shown, and how many of them at most stand before the caret.
 _WIDTH = 100
 _BEFORE = 60
-_LONGEST_MESSAGE = 400
+# A quoted value in a message: its beginning is enough to know it.
+_LONG_VALUE = re.compile(r"'([^']{60})[^']{20,}'")
 _TAB = "    "
 # Control, format (with the marks that turn the direction of text), surrogate, unassigned, and line separators.
 _HIDDEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
@@ -51,7 +53,7 @@ class Mistake:
     def render(self) -> str:
         """Up to three lines without the last line end."""
         label = "" if self.is_error else "warning: "
-        message = label + _clipped(visible(self.message))
+        message = label + _LONG_VALUE.sub(r"'\1…'", visible(self.message))
         if not self.line:
             return f"{visible(self.path)}: {message}"
         shown, before, under = _window(self.source, self.column - 1, self.length)
@@ -102,10 +104,6 @@ def _cell(character: str) -> str:
     if unicodedata.category(character) not in _HIDDEN:
         return character
     return character.encode("unicode_escape").decode("ascii")
-
-
-def _clipped(text: str) -> str:
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
 
 
 def _width(text: str) -> int:

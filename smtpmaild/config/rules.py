@@ -9,59 +9,60 @@ Relaying itself is not there yet: `relay`, `authenticated` and `relays` are read
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, StrictBool, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, model_validator
 
 from smtpmaild.config.names import DomainPattern, HostName, MailAddress, Network, SenderAddress
 from smtpmaild.config.paths import SecretFile
-from smtpmaild.config.section import Section
+from smtpmaild.config.section import Section, Whole
 
 
-class RuleReply(Section):
-    """What the client is told; the fields of both refusals."""
+def _enhanced_like(example: str) -> AfterValidator:
+    """Wants an enhanced code of the same class: RFC 2034 §4, its first digit is that of the reply code."""
 
-    code: int
-    enhanced: str
-    text: str = Field(
-        "Relaying denied",
-        min_length=1,
-        max_length=400,
-        pattern=r"^[ -~]+$",
-        description="The words of the reply, in printable ASCII.",
-    )
+    def check(text: str) -> str:
+        if not _ENHANCED.fullmatch(text) or text[0] != example[0]:
+            raise ValueError(f"'{text}' is not an enhanced code that fits here: write it as {example}")
+        return text
 
-    @model_validator(mode="after")
-    def _enhanced_fits_code(self) -> Self:
-        # RFC 2034 §4: the class of the enhanced code is the first digit of the reply code.
-        if self.enhanced[0] != str(self.code)[0]:
-            raise ValueError(f"the enhanced code {self.enhanced} does not fit {self.code}: both begin with one digit")
-        return self
+    return AfterValidator(check)
 
 
-class Rejection(RuleReply):
+def _reply_text(text: str) -> str:
+    if not 0 < len(text) <= _LONGEST_TEXT or not (text.isascii() and text.isprintable()):
+        raise ValueError(f"the text of a reply is 1 to {_LONGEST_TEXT} characters of printable ASCII")
+    return text
+
+
+# RFC 3463 §2: class "." subject "." detail.
+_ENHANCED = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}")
+# One reply line has 512 octets (RFC 5321 §4.5.3.1.5); codes and CRLF take some of them.
+_LONGEST_TEXT = 400
+
+ReplyText = Annotated[str, AfterValidator(_reply_text)]
+
+
+class Rejection(Section):
     """A refusal for good."""
 
-    code: int = Field(550, ge=500, le=599, description="The reply code, 5yz.")
-    enhanced: str = Field(
-        "5.7.1", pattern=r"^5\.[0-9]{1,3}\.[0-9]{1,3}$", description="The enhanced status code (RFC 3463)."
+    code: Whole = Field(550, ge=500, le=599, description="The reply code, 5yz.")
+    enhanced: Annotated[str, _enhanced_like("5.7.1")] = Field(
+        "5.7.1", description="The enhanced status code (RFC 3463)."
     )
+    text: ReplyText = Field("Relaying denied", description="The words of the reply, in printable ASCII.")
 
 
-class Deferral(RuleReply):
+class Deferral(Section):
     """A refusal for now: the client tries again later."""
 
-    code: int = Field(450, ge=400, le=499, description="The reply code, 4yz.")
-    enhanced: str = Field(
-        "4.7.1", pattern=r"^4\.[0-9]{1,3}\.[0-9]{1,3}$", description="The enhanced status code (RFC 3463)."
+    # Not 421, which says that the connection is closed.
+    code: Whole = Field(450, ge=450, le=499, description="The reply code, 4yz.")
+    enhanced: Annotated[str, _enhanced_like("4.7.1")] = Field(
+        "4.7.1", description="The enhanced status code (RFC 3463)."
     )
-    text: str = Field(
-        "Not now, try again later",
-        min_length=1,
-        max_length=400,
-        pattern=r"^[ -~]+$",
-        description="The words of the reply, in printable ASCII.",
-    )
+    text: ReplyText = Field("Not now, try again later", description="The words of the reply, in printable ASCII.")
 
 
 def _short_forms(value: object) -> object:
@@ -115,7 +116,7 @@ class Relay(Section):
     """A host that takes our mail on."""
 
     host: HostName = Field(description="Its name.")
-    port: int = Field(25, ge=1, le=65535, description="Its port.")
+    port: Whole = Field(25, ge=1, le=65535, description="Its port.")
     tls: Literal["none", "optional", "required", "implicit"] = Field("optional", description="Encryption on the way.")
     username: str | None = Field(None, description="The account we sign in with.")
     password: SecretStr | None = Field(None, description="Its password; better in a file of its own.")

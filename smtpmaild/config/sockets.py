@@ -73,6 +73,8 @@ def _hint(text: str) -> str:
     port = text.lstrip("*:")
     if port.isdecimal() and port.isascii() and int(port) <= 65535:
         return f"; did you mean '0.0.0.0:{port}'?"
+    if text.endswith((".sock", ".socket")) and ":" not in text:
+        return f"; did you mean './{text}'?"
     return f": {_FORMS}"
 
 

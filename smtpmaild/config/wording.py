@@ -137,7 +137,8 @@ def _unknown_value(wording: Wording, error: ErrorDetails) -> str:
         return f"{_kind(value)} for {subject} comes with a later version"
     words = wording.values(error["loc"])
     hint = did_you_mean(str(value), words) if isinstance(value, str) else ""
-    return f"unknown value {_kind(value)} for {subject}: one of {', '.join(words)}{hint}"
+    shown = _kind(value).removeprefix("the number ")
+    return f"unknown value {shown} for {subject}: one of {', '.join(words)}{hint}"
 
 
 def _unknown_tag(wording: Wording, error: ErrorDetails) -> str:

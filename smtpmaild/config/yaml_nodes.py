@@ -169,7 +169,11 @@ class Document:
         """Keep a mistake; node: what is not worth a second one."""
         self.mistakes.append(self.mistake(place, message))
         if node is not None:
-            self._broken.add(node)
+            self.forgive(node)
+
+    def forgive(self, node: Node) -> None:
+        """Take the node for broken: whatever else is wrong with it follows from that."""
+        self._broken.add(node)
 
 
 class _UnreadableError(Exception):
@@ -183,6 +187,7 @@ class _Composer:
         self._document = document
         self._environment = environment
         self._events: Iterator[yaml.Event] = iter(())
+        self._seen_aliases: set[str | None] = set()
 
     def compose(self, text: str) -> Node | None:
         self._events = yaml.parse(text, Loader=_Loader)
@@ -215,7 +220,10 @@ class _Composer:
 
     def _alias(self, event: yaml.AliasEvent, depth: int) -> Node:
         node = ScalarNode(self._place(event), "", is_plain=False)
-        self._document.add(node.place, f"aliases (*{event.anchor}) are not supported: write the value out", node)
+        self._document.forgive(node)
+        if event.anchor not in self._seen_aliases:  # a file full of them is told once for each name
+            self._document.add(node.place, f"aliases (*{event.anchor}) are not supported: write the value out")
+        self._seen_aliases.add(event.anchor)
         return node
 
     def _scalar(self, event: yaml.ScalarEvent, depth: int) -> ScalarNode:
@@ -231,7 +239,7 @@ class _Composer:
         while not isinstance(following := next(self._events), yaml.SequenceEndEvent):
             item = self._node(following, depth + 1)
             if self._is_null(item):
-                self._document.add(self._visible_place(item.place), "an entry of a list without a value", item)
+                self._document.add(self._visible_place(item), "an entry of a list without a value", item)
             items.append(item)
         return SequenceNode(self._place(event, following), tuple(items))
 
@@ -278,7 +286,7 @@ class _Composer:
             nonlocal problem
             if match["dollar"]:
                 return "$"
-            if match["name"] in self._environment:
+            if match["name"] and match["name"] in self._environment:
                 return self._environment[match["name"]]
             message = "'${' without a name and '}': write $$ for a dollar sign"
             if match["name"]:
@@ -301,20 +309,32 @@ class _Composer:
         length = end.column - start.column if end.line == start.line else rest
         return Place(line, start.column + 1, max(1, min(length, rest)))
 
-    def _visible_place(self, place: Place) -> Place:
+    def _visible_place(self, item: Node) -> Place:
         """The dash of an empty entry: the parser gives the place behind it, often in a later line."""
-        line, column = place.line, place.column - 1
+        if isinstance(item, ScalarNode) and item.text:  # ~ or null
+            return item.place
+        line, column = item.place.line, item.place.column - 1
         while line > 1 and not self._document.line(line)[:column].strip():
             line, column = line - 1, len(self._document.line(line - 1))
         return Place(line, max(1, len(self._document.line(line)[:column].rstrip())), 1)
 
     def _syntax_mistake(self, error: yaml.MarkedYAMLError) -> None:
-        mark = error.problem_mark or error.context_mark
+        mark, began = error.problem_mark, error.context_mark
+        if began is not None and (mark is None or not self._document.line(mark.line + 1)):
+            mark = began  # the end of the file tells nothing, what was not finished does
         place = Place(mark.line + 1, mark.column + 1, 1) if mark else Place(1, 1, 1)
         context = f" {error.context}" if error.context else ""
-        if error.context_mark and mark and error.context_mark.line != mark.line:
-            context += f" that began in line {error.context_mark.line + 1}"
-        self._document.add(place, f"not YAML: {error.problem}{context}{_yaml_hint(error.problem or '')}")
+        if began is not None and began.line + 1 != place.line:
+            context += f" that began in line {began.line + 1}"
+        self._document.add(place, f"not YAML: {error.problem}{context}{self._hint(error.problem or '', place)}")
+
+    def _hint(self, problem: str, place: Place) -> str:
+        line = self._document.line(place.line)
+        if line[place.column - 1 :].startswith("\t"):
+            return "; indent with blanks, not with tabs"
+        if line[: place.column].endswith("${"):
+            return '; within { } and [ ] it needs quotes: "${NAME}"'
+        return _YAML_HINTS.get(problem, "")
 
     def _give_up(self, place: Place, message: str) -> NoReturn:
         self._document.add(place, message)
@@ -323,14 +343,10 @@ class _Composer:
 
 # What the parser says, and what people mostly did.
 _YAML_HINTS = {
-    "found character that cannot start any token": "; indent with blanks, and put text with @, % or ` in quotes",
+    "found character that cannot start any token": "; text that begins with @, % or ` needs quotes",
     "mapping values are not allowed in this context": "; text with ': ' in it needs quotes",
     "could not find expected ':'": "; a ':' after the key, or a quote, is missing",
 }
-
-
-def _yaml_hint(problem: str) -> str:
-    return _YAML_HINTS.get(problem, "")
 
 
 def resolve(text: str) -> str | int | float | bool:
