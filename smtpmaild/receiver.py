@@ -74,8 +74,8 @@ class Service:
     sinks: Mapping[str, Sink]
     log: Log
     metrics: Metrics
-    verbs: Mapping[str, tuple[Step, ...]] = MappingProxyType({})
-    filters: Mapping[str, Sequence[ReplyFilter]] = MappingProxyType({})
+    verbs: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
+    filters: Mapping[str, Sequence[ReplyFilter]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

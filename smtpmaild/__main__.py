@@ -1,0 +1,5 @@
+"""`python -m smtpmaild`."""
+
+from smtpmaild.cli import main
+
+main()

@@ -1,0 +1,204 @@
+"""The composition root: from a Config to everything that runs. The one file that knows all rooms.
+
+Each function translates one section of the configuration into the plain values that its room asks for. Nothing here
+decides anything, touches the disk or opens a socket; that begins with the plan in the hands of server/.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from smtpmaild.config import load
+from smtpmaild.config import sockets as config_sockets
+from smtpmaild.config.domains import LocalDomain as LocalDomainConfig
+from smtpmaild.config.listeners import Listener as ListenerConfig
+from smtpmaild.config.models import Config
+from smtpmaild.config.names import to_ascii
+from smtpmaild.config.rules import RelayRule as RelayRuleConfig
+from smtpmaild.envelope import Rule
+from smtpmaild.facts import Log
+from smtpmaild.log import LogStream
+from smtpmaild.metrics import Metrics
+from smtpmaild.policy.builtin import build_policies
+from smtpmaild.policy.chain import Chain, Mode
+from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
+from smtpmaild.receiver import Service
+from smtpmaild.routing import Deliver, LocalDomain, Refuse, RelayRule, Routing
+from smtpmaild.server import sockets
+from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts
+from smtpmaild.server.plan import ListenerPlan, Plan
+from smtpmaild.sink import Sink
+from smtpmaild.sink.builtin import build as build_sink
+from smtpmaild.sink.writer import Writer
+from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect, Extension, ServerOptions
+from smtpmaild.smtp.reply import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that one process serves with, built from one configuration."""
+
+    config: Config
+    routing: Routing
+    sinks: Mapping[str, Sink]
+    doors: Mapping[str, Door]
+    log: Log
+    metrics: Metrics
+
+
+def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
+    """All rooms of a configuration. metrics: those of before, when a configuration is reloaded."""
+    metrics = metrics or Metrics()
+    writer = Writer(log, memory=config.limits.memory)
+    sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
+    routing = build_routing(config)
+    chain = Chain.compile(build_policies(config.policies.options()), log, metrics)
+    doors = {}
+    for listener in config.listeners:
+        service = Service(
+            listener=listener.name,
+            dialect=build_dialect(config, listener, _offered(listener)),
+            chain=chain,
+            router=routing,
+            sinks=sinks,
+            log=log,
+            metrics=metrics,
+        )
+        doors[listener.name] = build_door(config, listener, service)
+    return App(config, routing, sinks, doors, log, metrics)
+
+
+def build_routing(config: Config) -> Routing:
+    """Local domains and relay rules, each with its place in the file."""
+    return Routing(
+        [_local_domain(config, name, domain) for name, domain in config.local_domains.items()],
+        [_relay_rule(config, index, rule) for index, rule in enumerate(config.relay_rules)],
+        hostname=config.hostname,
+        postmaster=config.postmaster or "",
+    )
+
+
+def _local_domain(config: Config, name: str, domain: LocalDomainConfig) -> LocalDomain:
+    return LocalDomain(
+        name=name,
+        rule=Rule(f"local_domains.{name}", config.where("local_domains", name)),
+        sink=domain.deliver,
+        mailboxes=None if domain.mailboxes is None else frozenset(domain.mailboxes),
+        aliases=domain.aliases,
+        catch_all=domain.catch_all or "",
+        subaddress=domain.subaddress or "",
+    )
+
+
+def _relay_rule(config: Config, index: int, rule: RelayRuleConfig) -> RelayRule:
+    return RelayRule(
+        rule=Rule(rule.name, config.where("relay_rules", index)),
+        action=_action(rule),
+        from_networks=rule.from_networks,
+        listeners=frozenset(rule.listeners),
+        sender_domains=rule.from_domains,
+        sender_addresses=rule.from_addresses,
+        recipient_domains=rule.to_domains,
+        recipient_addresses=rule.to_addresses,
+    )
+
+
+def _action(rule: RelayRuleConfig) -> Deliver | Refuse:
+    if rule.deliver is not None:
+        return Deliver(rule.deliver)
+    refusal = rule.reject or rule.defer
+    assert refusal is not None, "config/check.py refuses a rule that relays"
+    return Refuse(Reply(refusal.code, refusal.enhanced, refusal.text))
+
+
+def _offered(listener: ListenerConfig) -> tuple[Extension, ...]:
+    return tuple(row for row in EXTENSIONS if row.keyword not in listener.disable_extensions)
+
+
+def build_dialect(config: Config, listener: ListenerConfig, extensions: tuple[Extension, ...]) -> Dialect:
+    """What a listener speaks."""
+    limits = config.limits
+    options = ServerOptions(
+        hostname=config.hostname,
+        banner=listener.banner,
+        message_size=limits.message_size,
+        recipients=limits.recipients,
+        messages=_mail_max(config),
+        body_line=listener.body_line_length if listener.long_lines == "refuse" else 0,
+        keep_bare_newlines=listener.bare_newlines == "keep",
+        allow_bare_lf=listener.bare_lf_commands,
+        bad_commands=limits.bad_commands,
+        refused_recipients=limits.refused_recipients,
+        to_ascii=to_ascii,
+    )
+    return Dialect(options, extensions)
+
+
+def _mail_max(config: Config) -> int:
+    options = config.policies.options()["messages_per_session"]
+    assert isinstance(options, MessagesPerSessionOptions)
+    return options.limit if options.mode is Mode.ENFORCE else 0
+
+
+def build_door(config: Config, listener: ListenerConfig, service: Service) -> Door:
+    """A listener as its sessions meet it."""
+    timeouts, limits = config.timeouts, config.limits
+    trusted = service
+    if listener.xforward_from:
+        trusted = replace(service, dialect=build_dialect(config, listener, (*_offered(listener), XFORWARD)))
+    return Door(
+        service=service,
+        trusted_service=trusted,
+        trusted_networks=listener.xforward_from,
+        timeouts=Timeouts(timeouts.greeting, timeouts.command, timeouts.data_block, timeouts.session),
+        limits=ConnectionLimits(limits.connections, limits.connections_per_ip, limits.connections_per_network),
+        greeting_delay=listener.greeting_delay,
+        body_rate=limits.body_rate,
+    )
+
+
+def plan(config: Config, stream: LogStream, log: Log, metrics: Metrics | None = None) -> Plan:
+    """What the processes of the daemon serve. The reload it carries reads the same file again."""
+    app = build(config, log, metrics)
+    path = config.document.path if config.document else ""
+
+    def reload() -> Plan:
+        return plan(load(path), stream, log, app.metrics)
+
+    return Plan(
+        listeners=tuple(_listener_plan(listener, app.doors[listener.name]) for listener in config.listeners),
+        sinks=[*app.sinks.values()],
+        log=log,
+        reload=reload,
+        workers=worker_count(config),
+        event_loop=config.event_loop,
+        drain_seconds=config.timeouts.drain,
+        user=config.user or "",
+        group=config.group or "",
+        allow_root=config.allow_root,
+        prefix_v4=config.limits.network_prefix_v4,
+        prefix_v6=config.limits.network_prefix_v6,
+        log_start=stream.start,
+        log_stop=stream.stop,
+    )
+
+
+def _listener_plan(listener: ListenerConfig, door: Door) -> ListenerPlan:
+    addresses = tuple(_address(listener, one) for one in listener.listen)
+    return ListenerPlan(listener.name, addresses, door, listener.backlog)
+
+
+def _address(listener: ListenerConfig, address: config_sockets.ListenAddress) -> sockets.Address:
+    if isinstance(address, config_sockets.TcpAddress):
+        return sockets.TcpAddress(address.host, address.port)
+    if isinstance(address, config_sockets.InheritedSocket):
+        return sockets.InheritedAddress(address.name)
+    owner, group = listener.socket_owner or "", listener.socket_group or ""
+    return sockets.UnixAddress(address.path, listener.socket_mode, owner, group)
+
+
+def worker_count(config: Config) -> int:
+    """How many processes serve."""
+    return len(os.sched_getaffinity(0)) if config.workers == "auto" else config.workers

@@ -1,0 +1,64 @@
+"""The commands: one file each. They parse, call and print; what they call holds the logic.
+
+Only click is imported here and at the top of the commands' files: `smtpmaild --version` must not wait for pydantic.
+Exit codes are those of sysexits.h.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from smtpmaild import __version__
+from smtpmaild.cli.check import check
+from smtpmaild.cli.completion import completion
+from smtpmaild.cli.healthcheck import healthcheck
+from smtpmaild.cli.schema import schema
+from smtpmaild.cli.serve import serve
+from smtpmaild.cli.try_ import try_
+from smtpmaild.cli.version import version
+
+EX_OK, EX_USAGE, EX_SOFTWARE, EX_CONFIG = 0, 64, 70, 78
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: smtpmaild --config smtp.yaml",
+)
+@click.option("-c", "--config", metavar="FILE", envvar="SMTPMAILD_CONFIG", help="The configuration, a YAML file.")
+@click.option("--stdin", is_flag=True, help="Serve one session on standard input and output, as inetd wants it.")
+@click.option("--listener", metavar="NAME", help="With --stdin: whose rules apply; the first listener's by default.")
+@click.version_option(__version__, "-V", "--version", prog_name="smtpmaild", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context, config: str | None, stdin: bool, listener: str | None) -> None:
+    """An SMTP daemon: receives mail and keeps every message it acknowledges safely on disk.
+
+    Without a command it serves in the foreground, by the configuration given with --config.
+    """
+    context.obj = config
+    if context.invoked_subcommand is None:
+        if config is None:
+            click.echo(context.get_help())
+            raise click.UsageError("--config FILE is missing")
+        sys.exit(serve(config, stdin=stdin, listener=listener))
+
+
+for command in (check, completion, healthcheck, schema, try_, version):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Never returns."""
+    try:
+        cli.main(arguments, prog_name="smtpmaild", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EX_USAGE if isinstance(error, click.UsageError) else EX_SOFTWARE)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    sys.exit(EX_OK)

@@ -1,0 +1,31 @@
+"""`smtpmaild healthcheck`: is the daemon of this configuration answering? For containers and monitors."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from smtpmaild.cli.options import config_option, read_config
+
+EX_UNAVAILABLE = 69
+
+
+@click.command(epilog="Example: smtpmaild healthcheck --config smtp.yaml")
+@config_option
+@click.option("--timeout", default=5.0, show_default=True, metavar="SECONDS", help="How long to wait for the banner.")
+def healthcheck(path: str, timeout: float) -> None:
+    """Connect to a listener of the configuration; exit status 0 if it greets with 220, else 69."""
+    from smtpmaild.config.sockets import InheritedSocket
+    from smtpmaild.server.probe import probe
+
+    config = read_config(path)
+    addresses = [address for listener in config.listeners for address in listener.listen]
+    reachable = [str(address) for address in addresses if not isinstance(address, InheritedSocket)]
+    if not reachable:
+        click.echo("every listener is an inherited socket, whose address the configuration does not say", err=True)
+        sys.exit(EX_UNAVAILABLE)
+    answer = probe(reachable[0], timeout)
+    click.echo(f"{reachable[0]}: {answer}")
+    if not answer.startswith("220 "):
+        sys.exit(EX_UNAVAILABLE)

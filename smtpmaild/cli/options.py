@@ -1,0 +1,40 @@
+"""What several commands share: the --config option and the way a configuration is read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from smtpmaild.config import Config
+
+EX_CONFIG = 78
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_option(command: Command) -> Command:
+    """`--config FILE` behind a command; it may stand before the command as well."""
+    return click.option(
+        "-c", "--config", "path", metavar="FILE", callback=_or_from_group, help="The configuration, a YAML file."
+    )(command)
+
+
+def _or_from_group(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    path = value or context.obj
+    if not path:
+        raise click.UsageError("--config FILE is missing", context)
+    return str(path)
+
+
+def read_config(path: str) -> Config:
+    """The configuration; with mistakes in it they are all printed and the process ends with 78 (EX_CONFIG)."""
+    from smtpmaild.config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        click.echo(error.render(), err=True)
+        sys.exit(EX_CONFIG)

@@ -1,0 +1,75 @@
+"""`smtpmaild --config FILE`: serves in the foreground until it is told to stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from smtpmaild.cli.options import read_config
+
+if TYPE_CHECKING:
+    from smtpmaild.config import Config
+    from smtpmaild.facts import Log
+    from smtpmaild.log import LogStream
+
+EX_NOHOST, EX_CANTCREAT, EX_NOPERM = 68, 73, 77
+
+
+def serve(path: str, *, stdin: bool, listener: str | None) -> int:
+    """Serve by the configuration in this file; the exit status."""
+    config = read_config(path)
+    for warning in config.warnings:
+        click.echo(warning.render(), err=True)
+
+    from smtpmaild import log as logging
+    from smtpmaild.server.privileges import PrivilegeError
+    from smtpmaild.server.sockets import SocketError
+
+    stream, log = logging.to_stderr(config.logging.level, config.logging.format)
+    try:
+        return _one_session(config, log, listener) if stdin else _daemon(config, stream, log)
+    except (SocketError, PrivilegeError) as error:
+        log.error("start_failed", cause=str(error))
+        return EX_NOPERM if isinstance(error, PrivilegeError) else EX_CANTCREAT
+    except OSError as error:
+        log.error("start_failed", cause=str(error))
+        return EX_CANTCREAT
+
+
+def _daemon(config: Config, stream: LogStream, log: Log) -> int:
+    from smtpmaild import app
+    from smtpmaild.server.supervisor import run
+
+    for name, domain in config.local_domains.items():
+        store = config.deliver_to[domain.deliver]
+        log.info("domain_served", domain=name, store=domain.deliver, path=getattr(store, "path", ""))
+    return run(app.plan(config, stream, log))
+
+
+def _one_session(config: Config, log: Log, listener: str | None) -> int:
+    import asyncio
+
+    from smtpmaild import app
+    from smtpmaild.server.streams import serve_standard_io
+
+    doors = app.build(config, log)
+    name = listener or config.listeners[0].name
+    if name not in doors.doors:
+        raise click.BadParameter(
+            f"there is no listener {name!r}, only {', '.join(doors.doors)}", param_hint="--listener"
+        )
+
+    async def session() -> None:
+        loop = asyncio.get_running_loop()
+        for sink in doors.sinks.values():
+            sink.prepare()
+            sink.start(loop.call_soon_threadsafe)
+        try:
+            await serve_standard_io(doors.doors[name].service, config.timeouts.command)
+        finally:
+            for sink in doors.sinks.values():
+                await asyncio.to_thread(sink.stop)
+
+    asyncio.run(session())
+    return 0

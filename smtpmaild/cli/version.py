@@ -1,0 +1,20 @@
+"""`smtpmaild version`: what runs here."""
+
+from __future__ import annotations
+
+import platform
+
+import click
+
+from smtpmaild import __version__
+
+
+@click.command(epilog="Example: smtpmaild version")
+def version() -> None:
+    """The versions of smtpmaild, Python and the event loop, for a bug report."""
+    from importlib.metadata import version as version_of
+
+    click.echo(f"smtpmaild {__version__}")
+    click.echo(f"Python {platform.python_version()} on {platform.system()} {platform.release()}")
+    for package in ("uvloop", "pydantic", "structlog", "click"):
+        click.echo(f"{package} {version_of(package)}")

@@ -1,0 +1,188 @@
+"""What would happen: a session played through the very code the daemon runs, with stores that store nothing.
+
+The client's lines go into a real `Dialogue` of the listener's real service; of every step the reply, who decided it
+and, for an accepted recipient, where the mail would land are kept. Nothing touches the network or the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from smtpmaild.dialogue import Dialogue
+from smtpmaild.envelope import Destination, Envelope, Peer
+from smtpmaild.facts import Log
+from smtpmaild.receiver import Service
+from smtpmaild.sink import Delivery, Outcome, Post, Sink
+from smtpmaild.smtp.reply import MESSAGE_ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A session to try. client: the address it would come from, "" for a Unix socket.  message: None ends the trial
+    before DATA; CRLF line ends."""
+
+    sender: str
+    recipients: Sequence[str]
+    client: str = "192.0.2.1"
+    helo: str = "client.example"
+    message: bytes | None = None
+
+
+@dataclass(slots=True)
+class TrialStep:
+    """One command and what came of it. rule: the policy or rule that decided, "" if it was the protocol itself.
+    where: the line of the config.  lands_in: paths.  notes: what monitored policies would have said."""
+
+    command: str
+    reply: str
+    rule: str = ""
+    where: str = ""
+    lands_in: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def code(self) -> int:
+        """The reply code."""
+        return int(self.reply[:3])
+
+
+class _DrySink:
+    """A store that says yes and keeps nothing; it knows its real one's paths."""
+
+    def __init__(self, real: Sink) -> None:
+        self.locate = real.locate
+        self.unhealthy = real.unhealthy
+
+    def prepare(self) -> None:
+        pass
+
+    def start(self, post: Post) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
+        return _DryDelivery()
+
+
+class _DryDelivery:
+    def write(self, chunk: bytes) -> bool:
+        return True
+
+    def commit(self, done: Callable[[Outcome], None]) -> None:
+        done(MESSAGE_ACCEPTED)
+
+    def abort(self) -> None:
+        pass
+
+
+class _NoLog:
+    def info(self, event: str, **facts: object) -> object:
+        return None
+
+    warning = error = exception = info
+
+
+#: For building what is tried: there is nobody to tell.
+NO_LOG: Log = _NoLog()
+
+
+class _Notes:
+    """The log of a trial: what policies in monitor mode report becomes part of the answer."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def info(self, event: str, **facts: object) -> object:
+        if event.startswith("policy_would"):
+            self.notes.append(f"{facts['policy']} (monitored) would say: {facts['reply']}")
+        return None
+
+    warning = error = info
+
+    def exception(self, event: str, **facts: object) -> object:
+        self.notes.append(f"{event}: {facts.get('policy', '')}")
+        return None
+
+
+async def run(service: Service, question: Question) -> list[TrialStep]:
+    """Play the session; the steps in order. Ends where the daemon would end it, or has nothing left to decide."""
+    notes = _Notes()
+    sinks: Mapping[str, Sink] = {name: _DrySink(sink) for name, sink in service.sinks.items()}
+    chain = replace(service.chain, log=notes)
+    return await _Trial(replace(service, sinks=sinks, chain=chain, log=notes), question, notes).run()
+
+
+class _Trial:
+    def __init__(self, service: Service, question: Question, notes: _Notes) -> None:
+        self._service = service
+        self._question = question
+        self._notes = notes
+        self._steps: list[TrialStep] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dialogue = Dialogue(service, Peer(question.client, 0), self._spawn, lambda: None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def run(self) -> list[TrialStep]:
+        question = self._question
+        self._dialogue.advance()
+        await self._keep("connect")
+        # SMTPUTF8 is asked for where an address needs it, as a client would.
+        utf8 = "" if question.sender.isascii() and "".join(question.recipients).isascii() else " SMTPUTF8"
+        for command in (f"EHLO {question.helo}", f"MAIL FROM:<{question.sender}>{utf8}"):
+            if not await self._say(command):
+                return self._steps
+        accepted = [await self._say(f"RCPT TO:<{recipient}>") for recipient in question.recipients]
+        if question.message is not None and any(accepted) and await self._say("DATA"):
+            stuffed = (b"\r\n" + question.message).replace(b"\r\n.", b"\r\n..")[2:]
+            end = b"" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n"
+            await self._say("message", stuffed + end + b".")
+        self._dialogue.stop("trial")
+        return self._steps
+
+    async def _say(self, command: str, line: bytes | None = None) -> bool:
+        if self._dialogue.protocol.is_closed:
+            return False
+        self._dialogue.receive_data((command.encode() if line is None else line) + b"\r\n")
+        return await self._keep(command)
+
+    async def _keep(self, command: str) -> bool:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        receiver = self._dialogue.receiver
+        step = TrialStep(command, _first_line(self._dialogue.protocol.data_to_send()), receiver.session.decided_by)
+        step.notes, self._notes.notes = self._notes.notes, []
+        if step.rule.endswith(")"):
+            step.rule, _, where = step.rule[:-1].rpartition(" (")
+            step.where = where
+        if command.startswith("RCPT") and step.code < 400 and receiver.transaction is not None:
+            route = receiver.transaction.envelope.recipients[-1].route
+            step.rule, step.where = route.rule.name, route.rule.where
+            step.lands_in = [self._service.sinks[to.sink].locate(to) for to in route.destinations]
+        self._steps.append(step)
+        return step.code < 400
+
+
+def _first_line(output: bytes) -> str:
+    """The reply as one line: of a multi-line one the first line and the number of the others."""
+    lines = output.decode("ascii").splitlines()
+    return lines[0] if len(lines) == 1 else f"{lines[0]} (+{len(lines) - 1} lines)" if lines else "421 closed"
+
+
+def outcome(steps: Sequence[TrialStep]) -> str:
+    """accept, defer or reject: the worst of all steps, as the sender's server would have to report it."""
+    worst = max(step.code // 100 for step in steps)
+    return {4: "defer", 5: "reject"}.get(worst, "accept")
+
+
+def with_crlf(message: bytes) -> bytes:
+    """A message from a file, with the line ends it would have on the wire."""
+    return message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
