@@ -10,7 +10,6 @@ from pydantic import Field
 
 from smtpmaild.envelope import Transaction
 from smtpmaild.policy import Policy, Verdict
-from smtpmaild.policy.chain import Mode
 from smtpmaild.policy.options import PolicyOptions
 from smtpmaild.smtp.reply import Reply
 
@@ -20,8 +19,7 @@ ENOUGH = Reply(421, "4.7.0", "Too many messages in this session, please connect 
 class MessagesPerSessionOptions(PolicyOptions):
     """End a session after so many messages (421 4.7.0)."""
 
-    mode: Mode = Field(Mode.OFF, description=PolicyOptions.model_fields["mode"].description)
-    limit: int = Field(1000, ge=1, description="How many messages a session may bring.")
+    limit: int = Field(0, ge=0, description="How many messages a session may bring; 0: any number.")
 
 
 class MessagesPerSession(Policy):
@@ -31,4 +29,4 @@ class MessagesPerSession(Policy):
         self._limit = options.limit
 
     def mail(self, transaction: Transaction) -> Verdict:
-        return ENOUGH if transaction.session.messages >= self._limit else None
+        return ENOUGH if 0 < self._limit <= transaction.session.messages else None

@@ -34,7 +34,7 @@ def test_defaults_and_order() -> None:
     assert [(policy.name, mode) for policy, mode in build_policies({})] == [
         ("early_talker", Mode.ENFORCE),
         ("helo_syntax", Mode.ENFORCE),
-        ("messages_per_session", Mode.OFF),
+        ("messages_per_session", Mode.ENFORCE),
         ("mail_loop", Mode.ENFORCE),
     ]
 

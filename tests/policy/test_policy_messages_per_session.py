@@ -14,3 +14,8 @@ def test_the_next_message_ends_the_session(session: Session, transaction: Transa
     verdict = policy.mail(transaction)
     assert verdict is not None
     assert (verdict.code, verdict.enhanced) == (421, "4.7.0")
+
+
+def test_any_number_by_default(session: Session, transaction: Transaction) -> None:
+    session.messages = 1_000_000
+    assert MessagesPerSession(MessagesPerSessionOptions()).mail(transaction) is None
