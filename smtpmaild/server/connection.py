@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from smtpmaild.dialogue import Dialogue
 from smtpmaild.envelope import IpAddress, Peer
@@ -59,9 +59,8 @@ class Connection(asyncio.BufferedProtocol):
     # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         listener, door = self._listener, self._door
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
         listener.connections.add(self)
         peer = peer_of(transport)
         self._ip = peer.ip
@@ -111,10 +110,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         listener = self._listener
-        listener.connections.discard(self)
         listener.counts.leave(self._ip)
         self.deadline = math.inf
         self._dialogue.stop(str(exc) if exc else "connection lost")
+        listener.forget(self)
 
     # What the dialogue calls
 
@@ -195,9 +194,18 @@ class Connection(asyncio.BufferedProtocol):
         self._dialogue.protocol.shut_down()
 
     def abort(self) -> None:
-        """End now, with a word of it to a client that listens."""
-        if not self._transport.is_closing():
+        """End now, with a word of it to a client that listens; one whose message is being stored hears of that first.
+
+        Call it again when the stores have answered.
+        """
+        if self._dialogue.is_storing:
+            self.drain()
+        elif not (self._is_lingering or self._transport.is_closing()):
             self._dialogue.refuse(replies.SHUTTING_DOWN)
+
+    def kill(self) -> None:
+        """End without a word."""
+        self._transport.abort()
 
     def _turn_away(self) -> None:
         service = self._dialogue.receiver.service
