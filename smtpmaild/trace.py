@@ -20,8 +20,8 @@ _MONTHS = ("", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "O
 
 # What a HELO argument must be to stand in the field as it is: Domain or address-literal (RFC 5321 §4.1.2), in ASCII.
 _HELLO = re.compile(r"(?:[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*|\[[A-Za-z0-9:.-]+\])", re.ASCII)
-# Everything else is rewritten as a dot-atom (RFC 5322 §3.2.3); U+0080-U+009F are control characters.
-_NOT_ATEXT = re.compile(r"[^A-Za-z0-9._\-\u00a0-\U0010ffff]")
+# Everything else is rewritten as a dot-atom (RFC 5322 §3.2.3) of letters and digits, those of U-labels among them.
+_NOT_IN_ATOM = re.compile(r"[^\w.-]")
 _LONGEST_HELLO = 255
 # RFC 5321 §4.5.3.1: local part 64, "@", domain 255. A longer address would make a line no reader has to take.
 _LONGEST_ADDRESS = 64 + 1 + 255
@@ -66,7 +66,7 @@ def _for(address: Address) -> str:
 
 
 def _harmless(hello: str) -> str:
-    words = _NOT_ATEXT.sub("?", hello[:_LONGEST_HELLO]).split(".")
+    words = _NOT_IN_ATOM.sub("?", hello[:_LONGEST_HELLO]).split(".")
     return ".".join(word for word in words if word) or "unknown"
 
 

@@ -210,8 +210,9 @@ class FileDelivery:
 
     def sync(self) -> None:
         for file in (*self._files, *self._last):
-            disk.fsync(file.fd)
-            _close(file)
+            if file.fd >= 0:  # a hard link is synced with the file it is a link to
+                disk.fsync(file.fd)
+                _close(file)
 
     def publish(self) -> None:
         _rename(self._files)

@@ -7,18 +7,18 @@ import pwd
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-_OCTAL = re.compile(r"(?:0o|0)?[0-7]{3,4}", re.ASCII)
+_MODE = r"^0[0-7]{3,4}$"
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|)\s*", re.ASCII)
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _mode(value: object) -> object:
-    # A number is refused: 0640 in YAML is six hundred and forty to one reader and 416 to the other.
-    if isinstance(value, str) and _OCTAL.fullmatch(value):
-        return int(value.removeprefix("0o"), 8)
-    raise ValueError('a file mode is four octal digits in quotes, as in "0640"')
+    # A number is refused: nobody can tell whether 640 was meant as octal.
+    if isinstance(value, str) and re.match(_MODE, value, re.ASCII):
+        return int(value, 8)
+    raise ValueError("a mode is written in octal with a leading zero, as in 0640")
 
 
 def _user(value: object) -> object:
@@ -48,7 +48,7 @@ def _seconds(value: object) -> object:
     return value
 
 
-Mode = Annotated[int, BeforeValidator(_mode, json_schema_input_type=str)]
+Mode = Annotated[int, BeforeValidator(_mode), WithJsonSchema({"type": "string", "pattern": _MODE})]
 User = Annotated[int, BeforeValidator(_user, json_schema_input_type=str | int), Field(ge=0)]
 Group = Annotated[int, BeforeValidator(_group, json_schema_input_type=str | int), Field(ge=0)]
 Seconds = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str | float), Field(gt=0)]
@@ -59,8 +59,10 @@ class FileOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file_mode: Mode = Field(0o600, description='Mode of the files, octal in quotes: "0640".')
-    directory_mode: Mode = Field(0o700, description='Mode of the directories we make, octal in quotes: "0700".')
+    file_mode: Mode = Field(0o600, json_schema_extra={"default": "0600"}, description="Mode of the files, octal: 0640.")
+    directory_mode: Mode = Field(
+        0o700, json_schema_extra={"default": "0700"}, description="Mode of the directories we make, octal: 0700."
+    )
     owner: User | None = Field(None, description="User who owns files and directories (name or number); needs root.")
     group: Group | None = Field(None, description="Group of files and directories (name or number).")
     tmp_max_age: Seconds = Field(

@@ -34,6 +34,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from smtpmaild.facts import Log
 from smtpmaild.sink import Post, disk
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
 
@@ -59,14 +60,6 @@ LARGEST_BATCH = 256
 MEMORY = 64 * 1024 * 1024
 #: After "no space" a store takes no message for so many seconds, then lets one try.
 PAUSE = 5.0
-
-
-class Log(Protocol):
-    """The part of a structlog logger that stores use; called in writer threads."""
-
-    def error(self, event: str, **fields: object) -> object:
-        """One fact an operator must know."""
-        ...
 
 
 class Folder(Protocol):
