@@ -27,7 +27,7 @@ def recipient(text: str) -> Recipient:
 
 def envelope(**changes: object) -> Envelope:
     plain = Envelope(
-        "06A9X0Q2RB3EAEX0", "S1", "mx", "mx.example.com", Peer("192.0.2.1", 4711), "client.example", "ESMTP", 1795359641.9
+        "06A9X0Q2RB3EAEX0", "S1", "mx", "mx.example.com", Peer("192.0.2.1"), "client.example", "ESMTP", 1795359641.9
     )  # fmt: skip
     return replace(plain, **changes)  # type: ignore[arg-type]
 

@@ -6,12 +6,13 @@ import mailbox
 import os
 import re
 import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import RECEIVED, MakeStore, to
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stores import RECEIVED, MakeStore, to
 
 from smtpmaild.envelope import BodyType
 from smtpmaild.sink import delivery, disk, maildir
@@ -25,7 +26,7 @@ FORGIVING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture]
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def test_a_message_lands_in_new(make_store: MakeStore) -> None:
@@ -164,7 +165,7 @@ def test_without_copy_file_range_large_copies_are_read_and_written(
     make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_copy(*arguments: object) -> int:
-        raise OSError(sorted(delivery._CANNOT_COPY)[0], "injected")
+        raise OSError(min(delivery._CANNOT_COPY), "injected")
 
     monkeypatch.setattr(disk, "copy_file_range", no_copy)
     monkeypatch.setattr(delivery, "_COPY_AT_ONCE", 100_000)
