@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from smtpmaild import queue_id
 from smtpmaild.envelope import BodyType, Destination, Envelope, Peer, Recipient, Route, Rule
 from smtpmaild.sink import Delivery, Outcome, Sink, disk
-from smtpmaild.sink.builtin import SinkOptions, build
+from smtpmaild.sink.builtin import BUILTIN, SinkOptions, build
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
@@ -143,7 +144,37 @@ class Store:
         return {name: data for name, data in self.files().items() if "tmp/" not in name}
 
 
-MakeStore = Callable[..., Store]
+class MakeStore:
+    """Makes and starts stores below a directory; stops them all at the end."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._started: list[Store] = []
+
+    def __call__(
+        self,
+        kind: str = "maildir",
+        *,
+        path: str | None = None,
+        threads: int = 2,
+        memory: int = 1 << 26,
+        **options: object,
+    ) -> Store:
+        if path is None:
+            path = "{domain}/{mailbox}" if kind == "maildir" else ""
+        checked = BUILTIN[kind].options.model_validate(
+            {"type": kind, "path": os.path.join(self._root, path), **options}
+        )
+        store = Store(checked, self._root, threads=threads, memory=memory).start()
+        self._started.append(store)
+        return store
+
+    def __enter__(self) -> MakeStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for store in self._started:
+            store.sink.stop()
 
 
 class Faults:

@@ -6,6 +6,7 @@ import mailbox
 import os
 import re
 import stat
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,6 +23,12 @@ HEAD = b"Return-Path: <a@x.test>\nDelivered-To: alice@example.com\n" + RECEIVED.
 LARGE = b"The quick brown fox jumps over the lazy dog.\r\n" * 10_000
 NAME = re.compile(r"(\d+)\.M(\d{6})P(\d+)Q(\d+)\.([^/:]+?),S=(\d+)(?:,W=(\d+))?")
 FORGIVING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Iterator[MakeStore]:
+    with MakeStore(tmp_path) as make:
+        yield make
 
 
 def split(data: bytes, cuts: list[int]) -> list[bytes]:
