@@ -114,16 +114,19 @@ class ServerSession:
         return None
 
     def reply(self, reply: Reply, *, effect: bool = True) -> None:
-        """Answer the event at hand. effect=False: the reply is sent and the state stays where it is."""
+        """Answer the event at hand. effect=False: the reply is sent and the state stays where it is.
+
+        The banner and the end of data cannot be undone: they take effect even so.
+        """
         event, self._pending = self._pending, None
         if event is None:
             raise RuntimeError("reply() without an event that waits for one")
         # A refused BDAT is answered when its octets have been read; until then the reply waits in its chunk.
-        if self._chunk is None or event.__class__ is not Data:
+        if self._chunk is None or event.__class__ is not Data or reply.code == 421:
             self._send(reply)
         elif not effect:
-            self._chunk.refusal = reply
-        if effect:
+            self._chunk.refusal = replies.LOCAL_ERROR if reply.is_positive else reply
+        if effect or event.__class__ in _IRREVOCABLE:
             _EFFECTS[event.__class__](self, event, reply)
         if reply.code == 421:
             self.farewell = reply
@@ -204,6 +207,9 @@ class ServerSession:
     def _refuse(self, reply: Reply) -> _Answered:
         """Answer a command that is wrong in itself; too many of them end the session."""
         self._send(reply)
+        return self._count_bad_command()
+
+    def _count_bad_command(self) -> _Answered:
         self._bad_commands += 1
         if self._bad_commands > self._dialect.options.bad_commands:
             self.close(replies.TOO_MANY_ERRORS)
@@ -231,13 +237,14 @@ class ServerSession:
             return self._refuse_line(line)
         assert isinstance(line, bytes)
         text = decode_line(line)
-        if text is None:
-            return self._refuse(replies.UNPRINTABLE)
-        verb, argument = split_command(text)
         # What extensions add, they add to MAIL; the other commands stay within 512 octets.
-        if len(line) > BASE_LINE_LIMIT - 2 and verb != "MAIL":
-            return self._refuse_line(BadLine.TOO_LONG)
-        if verb not in self._dialect.verbs and verb not in self._dialect.options.listens:
+        is_too_long = len(line) > BASE_LINE_LIMIT - 2 and line[:4].upper() != b"MAIL"
+        if text is None or is_too_long:
+            if line[:4].upper() == b"BDAT" and "BDAT" in self._dialect.verbs:
+                return self._malformed_bdat()
+            return self._refuse_line(BadLine.TOO_LONG) if is_too_long else self._refuse(replies.UNPRINTABLE)
+        verb, argument = split_command(text)
+        if verb not in self._dialect.verbs:
             return self._refuse(replies.UNRECOGNIZED)
         refusal = REFUSALS.get(verb, OTHER_REFUSALS).get(self._state)
         if verb == "BDAT":  # its octets follow, refused or not
@@ -312,12 +319,15 @@ class ServerSession:
     def _bdat(self, argument: str, refusal: Reply | None) -> _Step:
         parsed = parse_bdat(argument)
         if parsed is None:
-            # How many octets follow is unknown, and none of them may be taken for a command: hang up.
-            self.close(replies.BDAT_SYNTAX)
-            return _ANSWERED
+            return self._malformed_bdat()
         size, is_last = parsed
         self._chunk = _Chunk(size, is_last, refusal)
         return Data() if self._state is State.RECIPIENT else _ANSWERED
+
+    def _malformed_bdat(self) -> _Answered:
+        # How many octets follow is unknown, and none of them may be taken for a command: hang up.
+        self.close(replies.BDAT_SYNTAX)
+        return _ANSWERED
 
     def _rset(self, verb: str, argument: str) -> _Step:
         return self._refuse(replies.NO_PARAMETERS) if argument else Command(verb, "", replies.RSET_OK)
@@ -394,9 +404,12 @@ class ServerSession:
         return _ANSWERED
 
     def _checked(self, chunk: bytes) -> _Step:
-        """Pass a piece of the message on, unless it is already known that the message will be refused."""
+        """Pass a piece of the message on, unless it is already known that the message will be refused.
+
+        A refused one is looked at to its end, so that its fault does not depend on how the network cut it.
+        """
         assert self._checker is not None
-        if not chunk or self._failure():
+        if not chunk:
             return _ANSWERED
         self._checker.feed(chunk)
         return _ANSWERED if self._failure() else Body(chunk)
@@ -474,11 +487,11 @@ class ServerSession:
         pass
 
     def _after_long_line(self, event: Event, reply: Reply) -> None:
-        self._output.pop()  # _refuse sends it and counts it
-        self._refuse(reply)
+        self._count_bad_command()
 
 
 _NO_PARAMETERS: Mapping[str, str] = {}
+_IRREVOCABLE = frozenset((Connected, EndOfData))
 _WITHOUT_TRANSACTION = frozenset((State.START, State.READY, State.CLOSED))
 
 #: How each verb is read. Verbs without a row are those that nobody need hear (`_UNHEARD`) and those of extensions.
