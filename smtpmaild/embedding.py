@@ -306,7 +306,7 @@ class Smtp:
         heard = frozenset(event.value for event in self._callbacks) | frozenset(self._verbs)
         options = replace(self._options, listens=heard)
         dialect = Dialect(options, (*self.extensions, *(extension.row() for extension in self._registered)))
-        dialect.verbs -= self._removed_verbs
+        dialect.verbs = (dialect.verbs | set(self._verbs)) - self._removed_verbs
         return dialect
 
     def _service(self) -> Service:
