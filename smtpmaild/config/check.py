@@ -79,8 +79,9 @@ def _listen_addresses(config: Config) -> Findings:
     for loc, address in _addresses(config):
         for other, there in taken:
             if _overlap(address, other):
-                line = _line(config, *there)
-                yield Finding(loc, f"{address} is taken: a listener has {other} already{line}")
+                listener = config.listeners[int(there[1])].name
+                socket = f"{other} and with it {address}" if address != other else "this socket"
+                yield Finding(loc, f"listener '{listener}' has {socket} already{_line(config, *there)}")
                 break
         taken.append((address, loc))
 

@@ -70,9 +70,12 @@ def parse_listen_address(value: object, info: ValidationInfo) -> ListenAddress:
 
 
 def _hint(text: str) -> str:
-    port = text.lstrip("*:")
+    host, _, port = text.rpartition(":")
     if port.isdecimal() and port.isascii() and int(port) <= 65535:
-        return f"; did you mean '0.0.0.0:{port}'?"
+        if host in ("", "*"):
+            return f"; did you mean '0.0.0.0:{port}'?"
+        if ":" in host:
+            return f"; did you mean '[{host}]:{port}'?"
     if text.endswith((".sock", ".socket")) and ":" not in text:
         return f"; did you mean './{text}'?"
     return f": {_FORMS}"

@@ -17,9 +17,11 @@ def _with_absolute_path(value: object, info: ValidationInfo) -> object:
     if not isinstance(value, dict) or not isinstance(path, str) or not path:
         return value
     # Only what stands before the first placeholder may have ".." in it; the store refuses it behind.
-    fixed, brace, rest = path.partition("{")
-    folder, slash, name = fixed.rpartition("/") if brace else (fixed, "", "")
-    return {**value, "path": os.path.join(absolute_path(folder + slash or ".", info), name + brace + rest)}
+    if "{" not in path:
+        return {**value, "path": absolute_path(path, info)}
+    fixed = path.partition("{")[0].rpartition("/")[0]
+    folder = absolute_path(fixed or ("/" if path.startswith("/") else "."), info)
+    return {**value, "path": os.path.join(folder, path[len(fixed) :].lstrip("/"))}
 
 
 Store = Annotated[Annotated[SinkOptions, Field(discriminator="type")], BeforeValidator(_with_absolute_path)]

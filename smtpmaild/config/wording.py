@@ -133,7 +133,7 @@ def _missing_key(wording: Wording, error: ErrorDetails) -> str:
 def _unknown_value(wording: Wording, error: ErrorDetails) -> str:
     value = error["input"]
     subject = wording.subject(error)
-    if value in _LATER_VALUES:
+    if isinstance(value, str) and value in _LATER_VALUES:
         return f"{_kind(value)} for {subject} comes with a later version"
     words = wording.values(error["loc"])
     hint = did_you_mean(str(value), words) if isinstance(value, str) else ""

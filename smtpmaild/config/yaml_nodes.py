@@ -157,6 +157,17 @@ class Document:
             return key.place
         return node.place
 
+    def is_end(self, mark: yaml.Mark) -> bool:
+        """True where nothing but blanks follows in the file."""
+        following = (self.line(mark.line + 1)[mark.column :], *self._lines[mark.line + 1 :])
+        return not any(map(str.strip, following))
+
+    def place_of(self, mark: yaml.Mark | None) -> Place:
+        """Where the parser stood; for a mark behind the last line, the end of that line."""
+        if mark is not None and mark.line < len(self._lines):
+            return Place(mark.line + 1, mark.column + 1, 1)
+        return Place(len(self._lines), len(self._lines[-1]) + 1, 1)
+
     def line(self, number: int) -> str:
         """A line of the file, counted from 1; empty behind the end."""
         return self._lines[number - 1] if number <= len(self._lines) else ""
@@ -320,9 +331,9 @@ class _Composer:
 
     def _syntax_mistake(self, error: yaml.MarkedYAMLError) -> None:
         mark, began = error.problem_mark, error.context_mark
-        if began is not None and (mark is None or not self._document.line(mark.line + 1)):
+        if began is not None and (mark is None or self._document.is_end(mark)):
             mark = began  # the end of the file tells nothing, what was not finished does
-        place = Place(mark.line + 1, mark.column + 1, 1) if mark else Place(1, 1, 1)
+        place = self._document.place_of(mark)
         context = f" {error.context}" if error.context else ""
         if began is not None and began.line + 1 != place.line:
             context += f" that began in line {began.line + 1}"
