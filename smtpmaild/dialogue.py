@@ -14,7 +14,7 @@ from smtpmaild import queue_id
 from smtpmaild.envelope import Peer
 from smtpmaild.receiver import WAIT, Receiver, Result, Service, Wait
 from smtpmaild.smtp import reply as replies
-from smtpmaild.smtp.events import Connected, Event
+from smtpmaild.smtp.events import Connected, EndOfData, Event
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.smtp.session import ServerSession
 
@@ -67,6 +67,11 @@ class Dialogue:
             return
         self._settle(result)
         self.advance()
+
+    @property
+    def is_storing(self) -> bool:
+        """The end of a message was seen, its reply is not there yet."""
+        return self.is_busy and self._event.__class__ is EndOfData
 
     def _settle(self, result: Result | Awaitable[Result]) -> None:
         if result.__class__ is Reply or isinstance(result, Reply):

@@ -60,7 +60,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         listener, door = self._listener, self._door
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not inherit from it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
         listener.connections.add(self)
         peer = peer_of(transport)
         self._ip = peer.ip

@@ -1,15 +1,19 @@
 """One listener of the config, in one worker process: what its sessions get, and its open connections.
 
-A `Door` is what app.py makes of a listener's part of the config; it never changes. A reload gives the `Listener`
-another door: sessions that come use the new one, sessions that are there keep theirs.
+A `Door` is what app.py makes of a listener's part of the config; it never changes, and neither does the door of a
+`Listener`. A reload makes another listener that accepts from the same sockets; the old one closes its ears and keeps
+its sessions until they end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from smtpmaild.envelope import IpAddress, Peer
 from smtpmaild.receiver import Service
@@ -76,10 +80,25 @@ class Door:
         )
 
 
-class Listener:
-    """The open connections of one listener and the sockets that bring more of them."""
+@dataclass(frozen=True, slots=True)
+class _Ear:
+    """One socket that is listened to. duplicate: what the loop was given of it."""
 
-    def __init__(self, door: Door, counts: WorkerCounts, loop: asyncio.AbstractEventLoop) -> None:
+    sock: socket.socket
+    backlog: int
+    duplicate: socket.socket
+    server: asyncio.Server
+
+
+class Listener:
+    """The open connections of one listener and the sockets that bring more of them.
+
+    on_empty: called when the last connection is gone.
+    """
+
+    def __init__(
+        self, door: Door, counts: WorkerCounts, loop: asyncio.AbstractEventLoop, on_empty: Callable[[], object]
+    ) -> None:
         self.door = door
         self.counts = counts
         self.loop = loop
@@ -87,23 +106,49 @@ class Listener:
         self.tasks: set[asyncio.Task[None]] = set()
         # One buffer for all connections: what is read is copied out before the loop turns to the next one.
         self.buffer = memoryview(bytearray(_READ_SIZE))
-        self._servers: dict[int, asyncio.Server] = {}
+        self._on_empty = on_empty
+        self._ears: list[_Ear] = []
 
     async def open(self, sock: socket.socket, backlog: int) -> None:
-        """Accept connections from a listening socket, TCP or Unix, until close()."""
+        """Accept connections from a listening socket, TCP or Unix, until close(). The socket stays the caller's."""
+        self._ears.append(await self._listen(sock, backlog))
+
+    async def _listen(self, sock: socket.socket, backlog: int) -> _Ear:
+        # The loop closes the socket it was given, when it is told to and when accept() fails in a way it does not
+        # know; a duplicate leaves ours open.
+        duplicate = sock.dup()
         if sock.family == socket.AF_UNIX:
-            server: asyncio.Server = await self.loop.create_unix_server(self._accept, sock=sock, backlog=backlog)
+            server = await self.loop.create_unix_server(self._accept, sock=duplicate, backlog=backlog, **_KEEP_FILE)
         else:
-            server = await self.loop.create_server(self._accept, sock=sock, backlog=backlog)
-        self._servers[sock.fileno()] = server
+            server = await self.loop.create_server(self._accept, sock=duplicate, backlog=backlog)
+        return _Ear(sock, backlog, duplicate, server)
 
     def _accept(self) -> Connection:
         return Connection(self)
 
-    def close(self, sock: socket.socket | None = None) -> None:
-        """Accept no more from this socket, or from any; the connections that are there stay."""
-        for number in [sock.fileno()] if sock else [*self._servers]:
-            self._servers.pop(number).close()
+    def close(self) -> None:
+        """Accept no more; the connections that are there stay."""
+        for ear in self._ears:
+            ear.server.close()
+        self._ears.clear()
+
+    async def revive(self) -> int:
+        """Listen again where the loop gave up; how many sockets that were.
+
+        uvloop closes a server, without a word, when accept() fails for want of memory: a daemon would be deaf.
+        """
+        deaf = [index for index, ear in enumerate(self._ears) if ear.duplicate.fileno() < 0]
+        for index in deaf:
+            ear = self._ears[index]
+            ear.server.close()
+            self._ears[index] = await self._listen(ear.sock, ear.backlog)
+        return len(deaf)
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is gone."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._on_empty()
 
     def sweep(self, now: float) -> None:
         """Close what is over its time. now: the loop's clock. Called about once a second: 15,000 idle sessions 2 ms."""
@@ -116,10 +161,17 @@ class Listener:
             connection.drain()
 
     def abort(self) -> None:
-        """End every session now."""
+        """End every session now, except where a message is being stored: its client is told that first."""
         for connection in [*self.connections]:
             connection.abort()
+
+    def kill(self) -> None:
+        """Close every connection as it stands."""
+        for connection in [*self.connections]:
+            connection.kill()
 
 
 # Large enough that a 1 MiB message takes few turns of the loop, small enough to stay in the cache.
 _READ_SIZE = 128 * 1024
+# From Python 3.13 on a loop removes the file of a Unix socket with its server. Other workers still listen there.
+_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}

@@ -1,0 +1,49 @@
+"""The daemon from its first to its last act: `run(plan)`.
+
+Order: who we shall be is settled and may be refused; everything is bound; privileges go; stores are prepared as the
+user who will write to them; then one worker serves in this process, or several under a supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+from smtpmaild.server import privileges
+from smtpmaild.server.notify import Notifier
+from smtpmaild.server.plan import Plan
+from smtpmaild.server.sockets import InheritedSockets, SocketTable, name_of
+from smtpmaild.server.supervisor import Supervisor
+from smtpmaild.server.worker import serve_alone
+
+
+def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
+    """Serve until a signal ends it; the exit status.
+
+    Raises, before anything is served, PrivilegeError, SocketError, or the OSError of a store that cannot be written.
+    """
+    notifier = Notifier.from_environment(environment)
+    identity = privileges.settle(plan.user, plan.group, allow_root=plan.allow_root)
+    privileges.prepare_process()
+    sockets = SocketTable(InheritedSockets.from_environment(environment)).rebind(plan.sockets)
+    try:
+        if identity is not None:
+            identity.assume(environment)
+        for sink in plan.sinks:
+            sink.prepare()
+        log_listening(plan, sockets)
+        if plan.workers == 1:
+            sockets = serve_alone(plan, sockets, notifier)
+        else:
+            sockets = Supervisor(plan, sockets, notifier).run()
+    finally:
+        sockets.close_all_but()
+    plan.log.info("stopped")
+    return 0
+
+
+def log_listening(plan: Plan, sockets: SocketTable) -> None:
+    """One fact for each socket: the port that the kernel chose is in it."""
+    for name, address, _ in plan.sockets:
+        for sock in sockets.get(address):
+            plan.log.info("listening", listener=name, address=name_of(sock))

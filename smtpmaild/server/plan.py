@@ -1,0 +1,75 @@
+"""What the processes of the daemon need to know: the seam between app.py, which reads the config, and server/.
+
+A `Plan` is one reading of the configuration, ready to serve. app.py builds it; `run` in supervisor.py serves it until
+it is told to stop; SIGHUP asks it for the next one. It never changes.
+
+In which process what is called:
+
+| what                  | where, when                                                                             |
+|-----------------------|-----------------------------------------------------------------------------------------|
+| sinks: prepare()      | once, after privileges were dropped, before any worker; again for a reloaded plan       |
+| log_start, log_stop   | of the plan a serving process begins with: its first and its last act; not on reload    |
+| sinks: start(), stop()| in every process that serves the plan: before its first connection, after its last one  |
+| reload()              | with one worker in a thread of it, else in the supervisor                               |
+
+The supervisor of several workers forks, so it has no thread: the log must work before log_start() too, by writing at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from smtpmaild.facts import Log
+from smtpmaild.server.listener import Door
+from smtpmaild.server.sockets import Address
+from smtpmaild.sink import Sink
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerPlan:
+    """One listener of the config. backlog: connections that the kernel keeps for us until we accept them."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    door: Door
+    backlog: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One reading of the configuration.
+
+    reload: reads it again; raises an exception whose text says what is wrong with it, and everything stays as it is.
+    workers: processes that serve.  drain_seconds: how long sessions may go on after SIGTERM.  retire_seconds: how long
+    they may go on after a reload, on the plan they began with; then they drain.  user, group: whom to become after
+    binding, "" to stay.  allow_root: serve as root where no user is given.  prefix_v4, prefix_v6: how many bits of an
+    address make its network, for connection limits.
+    """
+
+    listeners: tuple[ListenerPlan, ...]
+    sinks: Sequence[Sink]
+    log: Log
+    reload: Callable[[], Plan]
+    workers: int = 1
+    event_loop: Literal["uvloop", "asyncio"] = "uvloop"
+    drain_seconds: float = 30.0
+    retire_seconds: float = 3600.0
+    user: str = ""
+    group: str = ""
+    allow_root: bool = False
+    prefix_v4: int = 24
+    prefix_v6: int = 56
+    log_start: Callable[[], object] = _nothing
+    log_stop: Callable[[], object] = _nothing
+
+    @property
+    def sockets(self) -> list[tuple[str, Address, int]]:
+        """(listener, address, backlog) of everything that is to be bound."""
+        return [(one.name, address, one.backlog) for one in self.listeners for address in one.addresses]

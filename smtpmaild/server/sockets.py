@@ -1,0 +1,283 @@
+"""Listening sockets: TCP, Unix, and those that systemd opened for us; bound, kept over a reload, closed.
+
+What listens where is a `SocketTable`: address -> its sockets. A reload makes a new table from the old one; an address
+that is in both keeps its sockets, so that no connection is refused meanwhile. Every failure is a `SocketError` that
+names the listener, the address and the cause, and leaves nothing bound behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """host: an IP address, or a name that may mean several.  port: 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """path: of the socket file.  mode, owner, group: of that file when it is made; "" for ours."""
+
+    path: str
+    mode: int = field(default=0o660, compare=False)
+    owner: str = field(default="", compare=False)
+    group: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True, slots=True)
+class InheritedAddress:
+    """name: FileDescriptorName= of the systemd socket unit."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"systemd:{self.name}"
+
+
+Address = TcpAddress | UnixAddress | InheritedAddress
+
+
+class SocketError(Exception):
+    """A listener cannot listen: the operator reads its text."""
+
+    def __init__(self, listener: str, address: Address | str, cause: str) -> None:
+        super().__init__(f"listener {listener}: cannot listen on {address}: {cause}")
+
+
+class InheritedSockets:
+    """What came with LISTEN_FDS (sd_listen_fds(3)): name -> sockets. One name may stand for several sockets."""
+
+    def __init__(self, by_name: Mapping[str, tuple[socket.socket, ...]]) -> None:
+        self._by_name = by_name
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str]) -> InheritedSockets:
+        """Take the sockets and the variables: what we start must not think they were meant for it.
+
+        Raises SocketError for a descriptor that is no listening stream socket.
+        """
+        pid = environment.pop("LISTEN_PID", "")
+        count = environment.pop("LISTEN_FDS", "")
+        names = environment.pop("LISTEN_FDNAMES", "").split(":")
+        if pid != str(os.getpid()) or not (count.isascii() and count.isdecimal()):
+            return cls({})
+        by_name: dict[str, tuple[socket.socket, ...]] = {}
+        for index in range(int(count)):
+            # systemd writes names for all or for none; "unknown" is its own word for a socket without one.
+            name = names[index] if index < len(names) and names[index] else "unknown"
+            by_name[name] = (*by_name.get(name, ()), _inherited(_FIRST_INHERITED + index, name))
+        return cls(by_name)
+
+    def get(self, name: str) -> tuple[socket.socket, ...]:
+        """The sockets of this name; raises LookupError."""
+        if name not in self._by_name:
+            known = ", ".join(self._by_name) or "none"
+            raise LookupError(f"no socket of this name was handed over (there is: {known})")
+        return self._by_name[name]
+
+
+def _inherited(descriptor: int, name: str) -> socket.socket:
+    try:
+        os.set_inheritable(descriptor, False)
+        sock = socket.socket(fileno=descriptor)
+    except OSError as error:
+        raise SocketError(f"systemd:{name}", f"descriptor {descriptor}", _cause(error)) from error
+    if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.detach()
+        raise SocketError(f"systemd:{name}", f"descriptor {descriptor}", "it is not a listening stream socket")
+    sock.setblocking(False)
+    return sock
+
+
+class SocketTable:
+    """address -> its listening sockets. The sockets are ours; whoever accepts from them gets a duplicate."""
+
+    def __init__(self, inherited: InheritedSockets) -> None:
+        self._inherited = inherited
+        self._sockets: dict[Address, tuple[socket.socket, ...]] = {}
+        self._files: dict[Address, tuple[int, int]] = {}  # Unix sockets: device and inode of their file
+
+    def get(self, address: Address) -> tuple[socket.socket, ...]:
+        """The sockets of an address in the table."""
+        return self._sockets[address]
+
+    def __iter__(self) -> Iterator[Address]:
+        return iter(self._sockets)
+
+    def rebind(self, wanted: Iterable[tuple[str, Address, int]]) -> SocketTable:
+        """A table with exactly these (listener, address, backlog): what is here stays open, the rest is bound anew.
+
+        This table is not changed: when the new one is in use, `close_all_but` ends what is over. Raises SocketError;
+        then nothing new is bound.
+        """
+        table = SocketTable(self._inherited)
+        try:
+            for listener, address, backlog in wanted:
+                if address in self._sockets:
+                    table._keep(self, address)
+                else:
+                    table._open(listener, address, backlog)
+        except SocketError:
+            table.close_all_but(self)
+            raise
+        return table
+
+    def _keep(self, other: SocketTable, address: Address) -> None:
+        self._sockets[address] = other._sockets[address]
+        if address in other._files:
+            self._files[address] = other._files[address]
+
+    def _open(self, listener: str, address: Address, backlog: int) -> None:
+        try:
+            if isinstance(address, InheritedAddress):
+                self._sockets[address] = self._inherited.get(address.name)
+            elif isinstance(address, UnixAddress):
+                self._sockets[address] = (_bind_unix(address, backlog),)
+                self._files[address] = _identity(address.path)
+            else:
+                self._sockets[address] = _bind_tcp(address, backlog)
+        except OSError as error:
+            raise SocketError(listener, address, _cause(error, address)) from error
+        except LookupError as error:
+            raise SocketError(listener, address, str(error.args[0])) from error
+
+    def close_all_but(self, kept: SocketTable | None = None) -> None:
+        """Close every socket whose address is not in the other table, and remove the files of Unix sockets.
+
+        Inherited sockets stay open: connections wait in them for the next one who serves.
+        """
+        for address, sockets in self._sockets.items():
+            if (kept is not None and address in kept._sockets) or isinstance(address, InheritedAddress):
+                continue
+            if isinstance(address, UnixAddress):
+                _remove_file(address.path, self._files[address])
+            for sock in sockets:
+                sock.close()
+
+
+def name_of(sock: socket.socket) -> str:
+    """Where a socket listens, port chosen, as people write it."""
+    name = sock.getsockname()
+    return str(TcpAddress(name[0], name[1])) if isinstance(name, tuple) else str(name) or "(unnamed)"
+
+
+def _bind_tcp(address: TcpAddress, backlog: int) -> tuple[socket.socket, ...]:
+    found = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family, name in dict.fromkeys((family, name) for family, _, _, _, name in found):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # [::]:25 and 0.0.0.0:25 are two listeners, and an IPv4 peer is never seen as ::ffff:192.0.2.1.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(name)
+            sock.listen(backlog)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return tuple(sockets)
+
+
+def _bind_unix(address: UnixAddress, backlog: int) -> socket.socket:
+    _remove_stale(address.path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        mask = os.umask(0o177)  # nobody else may connect before mode and owner are as they shall be
+        try:
+            sock.bind(address.path)
+        finally:
+            os.umask(mask)
+        try:
+            _give_to(address)
+        except OSError:
+            os.unlink(address.path)
+            raise
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _give_to(address: UnixAddress) -> None:
+    if address.owner or address.group:
+        owner = _number_of(address.owner, "user", lambda name: pwd.getpwnam(name).pw_uid)
+        group = _number_of(address.group, "group", lambda name: grp.getgrnam(name).gr_gid)
+        os.chown(address.path, owner, group)
+    os.chmod(address.path, address.mode)
+
+
+def _number_of(name: str, kind: str, look_up: Callable[[str], int]) -> int:
+    if not name:
+        return -1
+    try:
+        return look_up(name)
+    except KeyError:
+        raise OSError(errno.EINVAL, f"there is no {kind} {name!r}") from None
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the file of a socket that nobody listens to any more."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise OSError(errno.EEXIST, "there is something that is not a socket")
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
+    raise OSError(errno.EADDRINUSE, "another process listens there")
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino
+
+
+def _remove_file(path: str, identity: tuple[int, int]) -> None:
+    """Remove the file of our socket, unless another socket has taken its place."""
+    try:
+        if _identity(path) == identity:
+            os.unlink(path)
+    except OSError:
+        pass  # gone, or in a directory that only root may change: the next start finds it stale
+
+
+def _cause(error: OSError, address: Address | None = None) -> str:
+    if error.errno == errno.EACCES and isinstance(address, TcpAddress) and address.port < 1024:
+        return "ports below 1024 need root, CAP_NET_BIND_SERVICE or a socket from systemd"
+    return error.strerror or str(error)
+
+
+#: SD_LISTEN_FDS_START of sd_listen_fds(3).
+_FIRST_INHERITED = 3

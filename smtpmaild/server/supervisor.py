@@ -1,0 +1,389 @@
+"""The parent of several workers: binds before them, starts them, replaces those that die, and ends them.
+
+A plain process without loop and without threads, so that it can fork at any time. It accepts no connection and reads
+no mail; what it holds is the listening sockets, so a worker that dies closes no door and a new one finds it open.
+
+| signal          | what happens                                                                                |
+|-----------------|---------------------------------------------------------------------------------------------|
+| SIGTERM, SIGINT | all workers drain; who has not ended some seconds after the limit is killed                 |
+| the second one  | all workers end at once; who has not a moment later is killed                               |
+| SIGHUP          | the next plan is read. A good one gets workers of its own; when all of them accept, the     |
+|                 | workers before them retire: they accept no more and see their sessions through              |
+
+A worker holds two pipes: in one it says that it accepts, and every second that it lives; the other is closed by the
+kernel when the supervisor dies, and then the worker drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import math
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from smtpmaild import queue_id
+from smtpmaild.facts import Log
+from smtpmaild.server.counts import Counts
+from smtpmaild.server.notify import Notifier
+from smtpmaild.server.plan import Plan
+from smtpmaild.server.sockets import SocketTable
+from smtpmaild.server.worker import SIGNALS, Worker, next_plan, serve
+
+#: Between the death of a worker and its successor: the first wait, doubled up to the last while they keep dying.
+FIRST_DELAY = 0.1
+LAST_DELAY = 30.0
+#: A worker that lived so long had no trouble with its start.
+GOOD_LIFE = 60.0
+#: Beyond the limit for draining: what stores may take to finish.
+KILL_MARGIN = 10.0
+#: After the second signal.
+LAST_MOMENT = 2.0
+#: A worker says every second that it lives; one that was silent for so long does not, for the watchdog.
+SILENCE = 10.0
+
+_READY, _ALIVE = b"R", b"."
+_EX_SOFTWARE = 70
+
+
+class Channel:
+    """The worker's end of the pipe to its supervisor: what a `Notifier` is to the supervisor itself."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def ready(self, status: str) -> None:
+        """All listeners accept."""
+        self._write(_READY)
+
+    def ping(self, now: float) -> None:
+        """The loop is alive."""
+        self._write(_ALIVE)
+
+    def reloading(self) -> None:
+        """Never: the supervisor reloads."""
+
+    def stopping(self, status: str) -> None:
+        """It was the supervisor who said so."""
+
+    def _write(self, word: bytes) -> None:
+        try:
+            os.write(self._descriptor, word)
+        except OSError:
+            pass  # nobody reads: the supervisor is busy, or dead, which the other pipe tells
+
+
+@dataclass(slots=True, eq=False)
+class _Place:
+    """The place of one worker, and who is in it. pid: 0 while it is empty.  row: its column of the counts."""
+
+    row: int
+    pid: int = 0
+    channel: int = -1
+    is_ready: bool = False
+    started_at: float = 0.0
+    heard_at: float = 0.0
+    delay: float = 0.0
+    start_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Columns of the counts that are free."""
+
+    counts: Counts
+    prefixes: tuple[int, int]
+    free: list[int] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, plan: Plan) -> _Rows:
+        # Twice as many as workers: those of the plan before go on counting until their last session has ended.
+        number = 2 * plan.workers
+        prefixes = (plan.prefix_v4, plan.prefix_v6)
+        return cls(Counts(number, *prefixes), prefixes, [*range(number)])
+
+    def suit(self, plan: Plan) -> bool:
+        return len(self.free) >= plan.workers and self.prefixes == (plan.prefix_v4, plan.prefix_v6)
+
+
+@dataclass(slots=True, eq=False)
+class _Generation:
+    """The workers of one plan."""
+
+    plan: Plan
+    sockets: SocketTable
+    rows: _Rows
+    places: list[_Place]
+    is_retiring: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        return all(place.is_ready for place in self.places)
+
+    @property
+    def pids(self) -> list[int]:
+        return [place.pid for place in self.places if place.pid]
+
+
+class Supervisor:
+    """Runs the workers of a plan, and of those that follow it, until it is told to stop."""
+
+    def __init__(self, plan: Plan, sockets: SocketTable, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._rows = _Rows.make(plan)
+        self._generations = [self._new_generation(plan, sockets)]  # the last one is for new connections
+        self._is_starting = True  # READY=1 is owed: for the start, or for a reload
+        self._stops = 0  # how often we were told to stop
+        self._kill_at = math.inf
+        self._selector = selectors.DefaultSelector()
+        self._signals, self._wakeup = _pipe()
+        self._life, self._our_life = _pipe()
+
+    @property
+    def _current(self) -> _Generation:
+        return self._generations[-1]
+
+    @property
+    def _log(self) -> Log:
+        return self._current.plan.log
+
+    def run(self) -> SocketTable:
+        """Serve; the sockets that were in use last."""
+        self._selector.register(self._signals, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakeup)
+        for number in (*SIGNALS, signal.SIGCHLD):
+            signal.signal(number, _noted)
+        gc.collect()
+        gc.freeze()  # workers share these pages with us as long as no collector writes to them
+        try:
+            while not self._stops or any(generation.pids for generation in self._generations):
+                self._look_after(time.monotonic())
+                self._wait()
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._selector.close()
+            for descriptor in (self._signals, self._wakeup, self._life, self._our_life):
+                os.close(descriptor)
+        return self._current.sockets
+
+    def _wait(self) -> None:
+        """Until a signal comes, a worker has something to say, or something is due."""
+        now = time.monotonic()
+        vacant = () if self._stops else [place.start_at for place in self._current.places if not place.pid]
+        due = min(now + 1.0, self._kill_at, *vacant)
+        for key, _ in self._selector.select(max(0.0, due - now)):
+            if key.fd == self._signals:
+                # Two of one kind may have become one, as signals do; who sends a second SIGTERM waits for a moment.
+                for number in os.read(self._signals, 4096):
+                    if number in _ON_SIGNAL:
+                        _ON_SIGNAL[number](self)
+            else:
+                self._hear(*key.data)
+
+    def _look_after(self, now: float) -> None:
+        """Do what is due."""
+        if not self._stops:
+            for place in self._current.places:
+                if not place.pid and place.start_at <= now:
+                    self._start(self._current, place)
+        elif now >= self._kill_at:
+            self._kill_at = math.inf
+            self._tell(signal.SIGKILL, *self._generations)
+        if self._is_watched_well(now):
+            self._notifier.ping(now)
+
+    def _is_watched_well(self, now: float) -> bool:
+        """Every worker has given a sign of life."""
+        places = [place for generation in self._generations for place in generation.places if place.pid]
+        return all(now - place.heard_at < SILENCE for place in places)
+
+    # Workers come
+
+    def _new_generation(self, plan: Plan, sockets: SocketTable) -> _Generation:
+        if not self._rows.suit(plan):
+            self._rows = _Rows.make(plan)
+        places = [_Place(self._rows.free.pop()) for _ in range(plan.workers)]
+        return _Generation(plan, sockets, self._rows, places)
+
+    def _start(self, generation: _Generation, place: _Place) -> None:
+        ours, theirs = _pipe()
+        generation.rows.counts.clear(place.row)
+        # The child keeps signals waiting until it can do with them what they mean there.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        pid = os.fork()
+        if pid == 0:
+            self._be_worker(generation, place, theirs)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        os.close(theirs)
+        place.pid, place.channel, place.is_ready = pid, ours, False
+        place.started_at = place.heard_at = time.monotonic()
+        self._selector.register(ours, selectors.EVENT_READ, (generation, place))
+        generation.plan.log.info("worker_started", worker=pid)
+
+    def _be_worker(self, generation: _Generation, place: _Place, channel: int) -> NoReturn:
+        """In the child: never returns, so that nothing of the supervisor's is done twice."""
+        status = _EX_SOFTWARE
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._selector.close()
+            inherited = [one.channel for other in self._generations for one in other.places if one.pid]
+            for descriptor in (self._signals, self._wakeup, self._our_life, *inherited):
+                os.close(descriptor)
+            queue_id.reseed()
+            counts = generation.rows.counts.worker(place.row)
+            serve(generation.plan, generation.sockets, counts, Channel(channel), self._connect)
+            status = 0
+        except BaseException:
+            generation.plan.log.exception("worker_failed")
+        finally:
+            os._exit(status)
+
+    def _connect(self, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, worker.drain)
+        loop.add_signal_handler(signal.SIGQUIT, worker.end_now)
+        loop.add_signal_handler(signal.SIGUSR2, worker.retire)
+
+        def orphaned() -> None:
+            loop.remove_reader(self._life)
+            worker.drain()
+
+        loop.add_reader(self._life, orphaned)
+
+    # Workers live
+
+    def _hear(self, generation: _Generation, place: _Place) -> None:
+        words = os.read(place.channel, 4096)
+        if not words:  # it is ending, or ended: SIGCHLD tells how
+            self._selector.unregister(place.channel)
+            return
+        place.heard_at = time.monotonic()
+        if _READY in words:
+            place.is_ready = True
+            self._report_readiness()
+
+    def _report_readiness(self) -> None:
+        current = self._current
+        if self._stops or not current.is_ready:
+            return
+        if self._is_starting:
+            self._is_starting = False
+            for old in self._generations[:-1]:
+                self._retire(old)
+        self._notifier.ready(self._status())
+
+    def _retire(self, old: _Generation) -> None:
+        if not old.is_retiring:
+            old.is_retiring = True
+            old.sockets.close_all_but(self._current.sockets)
+            self._tell(signal.SIGUSR2, old)
+        self._forget_if_empty(old)
+
+    def _status(self) -> str:
+        serving = sum(place.is_ready for place in self._current.places)
+        retiring = sum(len(old.pids) for old in self._generations[:-1])
+        return f"{serving} of {len(self._current.places)} workers serving" + (f", {retiring} retiring" * bool(retiring))
+
+    # Workers go
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for generation in [*self._generations]:
+                for place in generation.places:
+                    if place.pid == pid:
+                        self._bury(generation, place, os.waitstatus_to_exitcode(wait_status))
+
+    def _bury(self, generation: _Generation, place: _Place, exit_code: int) -> None:
+        pid, now = place.pid, time.monotonic()
+        reason = f"exit status {exit_code}" if exit_code >= 0 else signal.Signals(-exit_code).name
+        place.pid, place.is_ready = 0, False
+        if place.channel in self._selector.get_map():
+            self._selector.unregister(place.channel)
+        os.close(place.channel)
+        generation.rows.counts.clear(place.row)
+        if self._stops or generation.is_retiring:
+            generation.plan.log.info("worker_ended", worker=pid, reason=reason)
+            self._forget_if_empty(generation)
+            return
+        lived = now - place.started_at
+        place.delay = FIRST_DELAY if lived >= GOOD_LIFE else min(max(2 * place.delay, FIRST_DELAY), LAST_DELAY)
+        place.start_at = now + place.delay
+        generation.plan.log.error("worker_died", worker=pid, reason=reason, restart_in=place.delay)
+        self._notifier.status(self._status())
+
+    def _forget_if_empty(self, generation: _Generation) -> None:
+        if generation is self._current or generation.pids:
+            return
+        self._generations.remove(generation)
+        generation.rows.free.extend(place.row for place in generation.places)
+        if not self._is_starting and not self._stops:
+            self._notifier.status(self._status())
+
+    def _tell(self, number: signal.Signals, *generations: _Generation) -> None:
+        for generation in generations:
+            for pid in generation.pids:
+                os.kill(pid, number)
+
+    # What signals ask for
+
+    def _stop(self) -> None:
+        self._stops += 1
+        if self._stops == 1:
+            seconds = self._current.plan.drain_seconds
+            self._log.info("stopping", seconds=seconds)
+            self._notifier.stopping("waiting for sessions to end")
+            self._tell(signal.SIGTERM, *self._generations)
+            self._kill_at = time.monotonic() + seconds + KILL_MARGIN
+        else:
+            self._tell(signal.SIGQUIT, *self._generations)
+            self._kill_at = min(self._kill_at, time.monotonic() + LAST_MOMENT)
+
+    def _reload(self) -> None:
+        if self._stops:
+            return
+        self._notifier.reloading()
+        before = self._current
+        try:
+            plan = next_plan(before.plan)
+            sockets = before.sockets.rebind(plan.sockets)
+        except Exception as error:  # whatever is wrong with the new one, the old one serves on
+            self._log.error("reload_refused", cause=str(error) or repr(error))
+            self._notifier.ready(self._status())
+            return
+        self._is_starting = True
+        self._generations.append(self._new_generation(plan, sockets))
+        plan.log.info("reloaded")
+
+
+def _pipe() -> tuple[int, int]:
+    """(reading end, writing end), neither of which ever makes anybody wait."""
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+def _noted(number: int, frame: object) -> None:
+    """A signal came: set_wakeup_fd has written it down, and the loop of run() reads it."""
+
+
+_ON_SIGNAL: Mapping[int, Callable[[Supervisor], None]] = {
+    signal.SIGTERM: Supervisor._stop,
+    signal.SIGINT: Supervisor._stop,
+    signal.SIGQUIT: Supervisor._stop,
+    signal.SIGHUP: Supervisor._reload,
+    signal.SIGCHLD: Supervisor._reap,
+}

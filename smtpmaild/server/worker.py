@@ -1,0 +1,346 @@
+"""One process that serves: its loop, its listeners, its signals, and an orderly end.
+
+What is served under one plan is a `Generation`: listeners, their connections, the sinks behind them. A reload opens
+the next generation on the same sockets; the one before accepts no more, lets its sessions end on the plan they began
+with, and stops its sinks when the last of them is gone.
+
+| signal             | alone                          | under a supervisor                            |
+|--------------------|--------------------------------|-----------------------------------------------|
+| SIGTERM            | drain; the second: end at once | drain, however often it comes                 |
+| SIGINT             | as SIGTERM                     | ignored: Ctrl-C reaches the whole group       |
+| SIGQUIT            | end at once                    | end at once                                   |
+| SIGHUP             | reload                         | ignored                                       |
+| SIGUSR2            | ignored                        | retire: old sessions end in peace, then exit  |
+| supervisor is gone | -                              | drain                                         |
+
+Nothing that was acknowledged is lost by any of these, and what is being stored when the end comes is finished and
+answered first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Protocol
+
+from smtpmaild.facts import Log
+from smtpmaild.server.counts import Counts, WorkerCounts
+from smtpmaild.server.listener import Listener
+from smtpmaild.server.notify import Notifier
+from smtpmaild.server.plan import Plan
+from smtpmaild.server.sockets import SocketTable
+
+#: Signals that mean something to a daemon; a supervisor holds them back while it forks.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2)
+
+_SERVING = "serving"
+_SWEEP_SECONDS = 1.0
+# How long a client may take to read its last reply when there is no other reason to stay.
+_FAREWELL_SECONDS = 2.0
+
+
+class Urgency(IntEnum):
+    """How soon a generation shall end; it only ever grows."""
+
+    NONE = 0  # when the last session has ended by itself
+    DRAIN = 1  # when each session has come to its next command
+    NOW = 2  # as soon as what is being stored is stored
+
+
+class Generation:
+    """What one plan serves in this process."""
+
+    def __init__(self, plan: Plan, counts: WorkerCounts, loop: asyncio.AbstractEventLoop) -> None:
+        self.plan = plan
+        self._loop = loop
+        self._news = asyncio.Event()  # a listener has become empty, or the urgency has grown
+        self._urgency = Urgency.NONE
+        self.listeners = [Listener(one.door, counts, loop, self._news.set) for one in plan.listeners]
+
+    @property
+    def is_empty(self) -> bool:
+        """There is no connection."""
+        return not any(listener.connections for listener in self.listeners)
+
+    async def open(self, sockets: SocketTable) -> None:
+        """Start the sinks, then accept connections."""
+        for sink in self.plan.sinks:
+            sink.start(self._loop.call_soon_threadsafe)
+        for listener, planned in zip(self.listeners, self.plan.listeners, strict=True):
+            for address in planned.addresses:
+                for sock in sockets.get(address):
+                    await listener.open(sock, planned.backlog)
+
+    def sweep(self, now: float) -> None:
+        """Once a second."""
+        for listener in self.listeners:
+            listener.sweep(now)
+
+    async def revive(self) -> int:
+        """Listen again on sockets that the loop gave up; how many."""
+        return sum([await listener.revive() for listener in self.listeners])
+
+    def hurry(self, urgency: Urgency) -> None:
+        """end() shall not take its time."""
+        self._urgency = max(urgency, self._urgency)
+        self._news.set()
+
+    async def end(self, patience: float) -> None:
+        """Accept no more, see the sessions out, stop the sinks. patience: seconds before draining begins."""
+        for listener in self.listeners:
+            listener.close()
+        await self._until_empty(patience, Urgency.DRAIN)
+        for listener in self.listeners:
+            listener.drain()
+        await self._until_empty(self.plan.drain_seconds, Urgency.NOW)
+        for listener in self.listeners:
+            listener.abort()
+        await asyncio.sleep(0)  # connections that are closed now abort their messages while the sinks still run
+        # Until what was committed is durable; its sessions are answered by the loop meanwhile.
+        await asyncio.to_thread(self._stop_sinks)
+        for listener in self.listeners:
+            listener.abort()
+        await self._until_empty(_FAREWELL_SECONDS, Urgency.NOW)
+        for listener in self.listeners:
+            listener.kill()
+        await self._until_empty(_FAREWELL_SECONDS, None)
+
+    def _stop_sinks(self) -> None:
+        for sink in self.plan.sinks:
+            sink.stop()
+
+    async def _until_empty(self, seconds: float, enough: Urgency | None) -> None:
+        """Wait until no connection is left, the time is up, or the urgency is `enough`."""
+        deadline = self._loop.time() + seconds
+        while not self.is_empty and (enough is None or self._urgency < enough):
+            self._news.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._news.wait()
+            except TimeoutError:
+                return
+
+
+class Superior(Protocol):
+    """Who is told how a worker is doing: systemd (`Notifier`), or the supervisor (`Channel` in supervisor.py)."""
+
+    def ready(self, status: str) -> None:
+        """All listeners accept connections."""
+
+    def reloading(self) -> None:
+        """A reload has begun; ready() follows."""
+
+    def stopping(self, status: str) -> None:
+        """No listener accepts connections any more."""
+
+    def ping(self, now: float) -> None:
+        """The loop is alive; called once a second."""
+
+
+class Worker:
+    """The generations of this process, and what is done with them.
+
+    All methods but serve() may be called as signal handlers of the loop.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sockets: SocketTable,
+        counts: WorkerCounts,
+        superior: Superior,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.sockets = sockets
+        self._loop = loop
+        self._counts = counts
+        self._superior = superior
+        self._current = Generation(plan, counts, loop)
+        self._old: dict[Generation, asyncio.Task[None]] = {}
+        self._reloading: asyncio.Task[None] | None = None
+        self._reload_again = False
+        self._stop = asyncio.Event()
+        self._patience = 0.0
+
+    @property
+    def _log(self) -> Log:
+        return self._current.plan.log
+
+    async def serve(self) -> None:
+        """Serve until drain(), end_now() or retire(), and see it through."""
+        await self._current.open(self.sockets)
+        # What exists now exists to the end: the collector need not walk over it again and again.
+        gc.collect()
+        gc.freeze()
+        self._superior.ready(_SERVING)
+        timer = self._loop.create_task(self._tick_for_ever())
+        await self._stop.wait()
+        if self._reloading is not None:
+            await self._reloading
+        self._superior.stopping("waiting for sessions to end")
+        await asyncio.gather(self._current.end(self._patience), *self._old.values())
+        timer.cancel()
+
+    def drain(self) -> None:
+        """Let each session end at its next command, then serve() returns."""
+        self._hurry(Urgency.DRAIN)
+
+    def end_now(self) -> None:
+        """Let each session end here, then serve() returns."""
+        self._hurry(Urgency.NOW)
+
+    def drain_or_end_now(self) -> None:
+        """A signal from somebody at a keyboard, who sends another when nothing seems to happen."""
+        self._hurry(Urgency.NOW if self._stop.is_set() else Urgency.DRAIN)
+
+    def retire(self) -> None:
+        """Accept no more; when the last session has ended by itself, serve() returns."""
+        if not self._stop.is_set():
+            self._patience = self._current.plan.retire_seconds
+            self._stop.set()
+
+    def _hurry(self, urgency: Urgency) -> None:
+        if not self._stop.is_set():
+            self._log.info("draining", seconds=self._current.plan.drain_seconds)
+        for generation in (self._current, *self._old):
+            generation.hurry(urgency)
+        self._stop.set()
+
+    # Reload
+
+    def reload(self) -> None:
+        """Serve new connections by a new reading of the configuration, if it is a good one."""
+        if self._reloading is not None:
+            self._reload_again = True  # the file has changed while we were reading it
+        elif not self._stop.is_set():
+            self._reloading = self._loop.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        self._superior.reloading()
+        try:
+            await self._change_plan()
+        except Exception as error:  # whatever is wrong with the new one, the old one serves on
+            self._log.error("reload_refused", cause=str(error) or repr(error))
+        self._superior.ready(_SERVING)
+        self._reloading = None
+        if self._reload_again:
+            self._reload_again = False
+            self.reload()
+
+    async def _change_plan(self) -> None:
+        before = self._current
+        plan = await asyncio.to_thread(next_plan, before.plan)
+        sockets = self.sockets.rebind(plan.sockets)
+        generation = Generation(plan, self._counts, self._loop)
+        try:
+            await generation.open(sockets)
+        except BaseException:
+            await generation.end(0.0)
+            sockets.close_all_but(self.sockets)
+            raise
+        self._current, old_sockets, self.sockets = generation, self.sockets, sockets
+        task = self._old[before] = self._loop.create_task(before.end(before.plan.retire_seconds))
+        task.add_done_callback(lambda _: self._old.pop(before))
+        old_sockets.close_all_but(sockets)
+        plan.log.info("reloaded")
+
+    # Once a second
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            try:
+                await self._tick(self._loop.time())
+            except Exception:  # a bug; the next second may be better
+                self._log.exception("sweep_failed")
+
+    async def _tick(self, now: float) -> None:
+        self._superior.ping(now)
+        for generation in (self._current, *self._old):
+            generation.sweep(now)
+        if not self._stop.is_set():
+            deaf = await self._current.revive()
+            if deaf:
+                self._log.warning("listening_again", sockets=deaf)
+
+
+def next_plan(plan: Plan) -> Plan:
+    """The plan that follows, with its stores ready. Raises whatever is wrong with it. Blocks."""
+    new = plan.reload()
+    for name, before, after in (
+        ("workers", plan.workers, new.workers),
+        ("event_loop", plan.event_loop, new.event_loop),
+        ("user", (plan.user, plan.group), (new.user, new.group)),
+    ):
+        if before != after and (name != "workers" or 1 in (before, after)):
+            new.log.warning("restart_needed", option=name)
+    for sink in new.sinks:
+        sink.prepare()
+    return new
+
+
+def new_loop(plan: Plan) -> asyncio.AbstractEventLoop:
+    """The event loop of a serving process. What goes wrong in its callbacks is logged and ends nothing."""
+    if plan.event_loop == "uvloop":
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+
+    def log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is None:
+            plan.log.error("loop_failure", cause=context["message"])
+            return
+        try:
+            raise error
+        except BaseException:
+            plan.log.exception("loop_failure", cause=context["message"])
+
+    loop.set_exception_handler(log_failure)
+    return loop
+
+
+def serve(
+    plan: Plan,
+    sockets: SocketTable,
+    counts: WorkerCounts,
+    superior: Superior,
+    connect: Callable[[Worker, asyncio.AbstractEventLoop], None],
+) -> SocketTable:
+    """Be a worker until it ends; the sockets that were in use last. connect: sets up what steers the worker.
+
+    SIGNALS are blocked when this is called, so that none comes before there is an ear for it.
+    """
+    plan.log_start()
+    loop = new_loop(plan)
+    try:
+        worker = Worker(plan, sockets, counts, superior, loop)
+        connect(worker, loop)
+        loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, SIGNALS)
+        loop.run_until_complete(worker.serve())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+        plan.log_stop()
+    return worker.sockets
+
+
+def serve_alone(plan: Plan, sockets: SocketTable, notifier: Notifier) -> SocketTable:
+    """The one worker of a daemon without a supervisor."""
+
+    def connect(worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        loop.add_signal_handler(signal.SIGTERM, worker.drain_or_end_now)
+        loop.add_signal_handler(signal.SIGINT, worker.drain_or_end_now)
+        loop.add_signal_handler(signal.SIGQUIT, worker.end_now)
+        loop.add_signal_handler(signal.SIGHUP, worker.reload)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    counts = Counts(1, plan.prefix_v4, plan.prefix_v6).worker(0)
+    return serve(plan, sockets, counts, notifier, connect)
