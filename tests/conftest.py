@@ -1,4 +1,6 @@
-"""What all tests share: Debian programs that some of them talk to.
+"""What all tests share: Debian programs that some of them talk to, and a session for policies to look at.
+
+The only conftest.py: a second one anywhere below would be another module of the same name.
 
 A test marked `debian` needs a package that a developer's machine may lack, and skips with a reason where it does. On a
 machine that promises the packages (SMTPMAILD_REQUIRE_DEBIAN=1, as .ci/run sets it) such a skip is a failure: else a
@@ -12,6 +14,8 @@ import shutil
 from collections.abc import Callable, Generator
 
 import pytest
+
+from smtpmaild.envelope import Envelope, Peer, Session, Transaction
 
 #: Programs in sbin are for us too, whatever the PATH of the caller.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
@@ -43,3 +47,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} may not skip with SMTPMAILD_REQUIRE_DEBIAN=1: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session("S1", "mx", "mx.example.com", Peer("192.0.2.1", 4711), hello="client.example")
+
+
+@pytest.fixture
+def transaction(session: Session) -> Transaction:
+    envelope = Envelope("Q1", "S1", "mx", "mx.example.com", session.peer, session.hello, "SMTP", 0.0)
+    return Transaction(session, envelope)
