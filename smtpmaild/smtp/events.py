@@ -1,6 +1,9 @@
 """What a server session tells its driver. Every event but Body waits for one reply().
 
 `success` is the reply the protocol foresees when nobody has anything to say against it.
+
+They are values and nobody changes them, but they are not frozen: a frozen dataclass takes 0.65 us to make, a plain
+one 0.23 us, and a message is eight of them.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Connected:
     """The connection stands; its reply is the banner. 554 leaves only QUIT, 421 closes (RFC 5321 §3.1)."""
 
     success: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Hello:
     """HELO or EHLO. domain: the whole argument, not judged.  keywords: the EHLO lines we would answer with."""
 
@@ -30,7 +33,7 @@ class Hello:
     success: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Mail:
     """MAIL FROM with its parameters: upper-case keys, known ones only, values checked, "" where there is none."""
 
@@ -39,7 +42,7 @@ class Mail:
     success: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Rcpt:
     """RCPT TO; parameters as in Mail."""
 
@@ -48,21 +51,21 @@ class Rcpt:
     success: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Data:
     """DATA, or the first BDAT: shall a message be read? A refusal keeps the recipients."""
 
     success: Reply = reply.START_MAIL_INPUT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Body:
     """Bytes of the message, never empty, CRLF line ends, without dot-stuffing. Takes no reply."""
 
     chunk: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EndOfData:
     """The message was read to its end, or a BDAT failed. failure: the refusal the protocol demands, if it does."""
 
@@ -71,7 +74,7 @@ class EndOfData:
     success: Reply = reply.MESSAGE_ACCEPTED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
     """Any other verb: RSET always, the rest where the driver listens for it, and the verbs of extensions."""
 
@@ -80,7 +83,7 @@ class Command:
     success: Reply
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class XForward:
     """XFORWARD from a peer that may send it: what this command told. None: the value is not known to the sender."""
 
@@ -88,7 +91,7 @@ class XForward:
     success: Reply = reply.XFORWARD_OK
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LineTooLong:
     """A command line over the limit, where the driver listens for it; what was read of it is gone."""
 

@@ -35,11 +35,8 @@ class Reply:
     wire: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not 200 <= self.code <= 599:
-            raise ValueError(f"reply code {self.code} is not between 200 and 599")
-        # RFC 2034 §4: the class digit of the enhanced code agrees with the first digit of the reply code.
-        if self.enhanced and (not _ENHANCED.fullmatch(self.enhanced) or self.enhanced[0] != str(self.code)[0]):
-            raise ValueError(f"enhanced status code {self.enhanced!r} does not fit reply code {self.code}")
+        if (self.code, self.enhanced) not in _VALID:
+            _validate(self.code, self.enhanced)
         object.__setattr__(self, "wire", _wire(self.code, self.enhanced, self.text))
 
     @property
@@ -61,10 +58,25 @@ class Reply:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
 
 
+#: Codes that were found valid: a reply with a value in its text is made for each message, with few codes.
+_VALID: set[tuple[int, str]] = set()
+
+
+def _validate(code: int, enhanced: str) -> None:
+    if not 200 <= code <= 599:
+        raise ValueError(f"reply code {code} is not between 200 and 599")
+    # RFC 2034 §4: the class digit of the enhanced code agrees with the first digit of the reply code.
+    if enhanced and (not _ENHANCED.fullmatch(enhanced) or enhanced[0] != str(code)[0]):
+        raise ValueError(f"enhanced status code {enhanced!r} does not fit reply code {code}")
+    _VALID.add((code, enhanced))
+
+
 def _wire(code: int, enhanced: str, text: str) -> bytes:
     # RFC 2034 §4: in a multi-line reply the enhanced code stands on every line.
     prefix = enhanced + " " if enhanced else ""
     room = _LONGEST_TEXT - len(prefix)
+    if len(text) <= room and text.isascii() and text.isprintable():
+        return f"{code} {prefix}{text}\r\n".encode("ascii")
     lines: list[str] = []
     for line in text.split("\n"):
         lines += _folded(printable(line), room)

@@ -17,6 +17,9 @@ from smtpmaild.smtp.reply import Reply
 class State(Enum):
     """Where in RFC 5321 §4.1.4 ("Order of Commands") a session is."""
 
+    # Members are compared by identity; Enum's own hash is a Python function, 70 ns for each look-up in a table.
+    __hash__ = object.__hash__
+
     CONNECTED = "nothing was said yet"
     REFUSED = "the banner was 554: only QUIT is left"
     START = "the banner was sent"
@@ -31,6 +34,8 @@ class State(Enum):
 
 class Cause(Enum):
     """What moves a session. The verbs' names stand for their acceptance."""
+
+    __hash__ = object.__hash__
 
     BANNER = "banner sent"
     BANNER_REFUSED = "banner 5yz"
