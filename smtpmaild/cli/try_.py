@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import json
 import sys
@@ -49,6 +48,8 @@ def try_(
 
     Exit status: 0 accepted, 75 deferred, 77 rejected. With several recipients the worst of them counts.
     """
+    import asyncio
+
     from smtpmaild.trial import Question, outcome, run, with_crlf
 
     content = None if message is None else with_crlf(message.read())
