@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Self
 
 import pytest
 
@@ -115,8 +116,11 @@ class Store:
             assert isinstance(outcome, Reply)
             replies.append(outcome)
 
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(10)  # the writer threads see all of them or none: one batch
         for delivery in deliveries:
             delivery.commit(done)
+        sys.setswitchinterval(interval)
         self.run_until(lambda: len(replies) == len(deliveries))
         return replies
 
@@ -144,6 +148,9 @@ class Store:
         return {name: data for name, data in self.files().items() if "tmp/" not in name}
 
 
+PATHS = {"maildir": "{domain}/{mailbox}", "spool": "spool"}
+
+
 class MakeStore:
     """Makes and starts stores below a directory; stops them all at the end."""
 
@@ -152,24 +159,15 @@ class MakeStore:
         self._started: list[Store] = []
 
     def __call__(
-        self,
-        kind: str = "maildir",
-        *,
-        path: str | None = None,
-        threads: int = 2,
-        memory: int = 1 << 26,
-        **options: object,
+        self, kind: str = "maildir", *, path: str = "", threads: int = 2, memory: int = 1 << 26, **options: object
     ) -> Store:
-        if path is None:
-            path = "{domain}/{mailbox}" if kind == "maildir" else ""
-        checked = BUILTIN[kind].options.model_validate(
-            {"type": kind, "path": os.path.join(self._root, path), **options}
-        )
+        whole = self._root / (path or PATHS[kind])
+        checked = BUILTIN[kind].options.model_validate({"type": kind, "path": str(whole), **options})
         store = Store(checked, self._root, threads=threads, memory=memory).start()
         self._started.append(store)
         return store
 
-    def __enter__(self) -> MakeStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -182,6 +180,7 @@ class Faults:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
+        self.hits = 0
 
     def __call__(self, name: str, number: int, *, after: int = 0, times: int = 1, match: str = "") -> None:
         original: Callable[..., object] = getattr(disk, name)
@@ -194,6 +193,7 @@ class Faults:
                 left[0] -= 1
             elif left[1] > 0:
                 left[1] -= 1
+                self.hits += 1
                 raise OSError(number, "injected")
             return original(*arguments)
 
