@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from smtpmaild.config.aliases import End, LocalNames, Name
-from smtpmaild.config.coverage import hides, pattern_covers
+from smtpmaild.config.coverage import hidden_rules
 from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake, Severity, did_you_mean, in_order
 from smtpmaild.config.models import Config
@@ -236,10 +236,11 @@ def _rule_listeners(config: Config) -> Findings:
 
 
 def _local_recipients(config: Config) -> Findings:
+    names = LocalNames(config.local_domains, config.postmaster)
     for number, rule in enumerate(config.relay_rules):
         for key, patterns in (("to_domains", rule.to_domains), ("to_addresses", rule.to_addresses)):
             for index, pattern in enumerate(patterns):
-                local = next((name for name in config.local_domains if pattern_covers(name, pattern)), None)
+                local = names.domain_of(pattern.rpartition("@")[2])
                 if local is not None:
                     line = _line(config, "local_domains", local)
                     message = f"'{pattern}' is local{line}: rules are asked for other domains only"
@@ -248,12 +249,10 @@ def _local_recipients(config: Config) -> Findings:
 
 def _unreachable_rules(config: Config) -> Findings:
     rules = config.relay_rules
-    for number, rule in enumerate(rules):
-        hiding = next((index for index in range(number) if hides(rules[index], rule)), None)
-        if hiding is not None:
-            line = _line(config, "relay_rules", hiding)
-            message = f"rule '{rule.name}' is never reached: '{rules[hiding].name}'{line} takes everything it matches"
-            yield Finding(("relay_rules", number, "name"), message)
+    for number, hiding in hidden_rules(rules):
+        name, line = rules[number].name, _line(config, "relay_rules", hiding)
+        message = f"rule '{name}' is never reached: '{rules[hiding].name}'{line} takes everything it matches"
+        yield Finding(("relay_rules", number, "name"), message)
 
 
 _NEXT_HOP = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")

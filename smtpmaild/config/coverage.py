@@ -7,10 +7,30 @@ that is not given matches everything.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from smtpmaild.config.names import IpNetwork
 from smtpmaild.config.rules import RelayRule
+
+#: Stands among the recipients for a rule that takes every recipient.
+_EVERY = ""
+
+
+def hidden_rules(rules: Sequence[RelayRule]) -> Iterator[tuple[int, int]]:
+    """Each rule that is never reached, with the first one that hides it, by their numbers.
+
+    Rules are found by their recipients: lists of a thousand domains with a rule each are real.
+    """
+    by_recipient: dict[str, list[int]] = {}
+    for number, rule in enumerate(rules):
+        recipients = _recipients(rule)
+        ways = [_EVERY, *(_covering(recipients[0]) if recipients else ())]
+        candidates = sorted({index for way in ways for index in by_recipient.get(way, ())})
+        hiding = next((index for index in candidates if hides(rules[index], rule)), None)
+        if hiding is not None:
+            yield number, hiding
+        for recipient in set(recipients) or {_EVERY}:
+            by_recipient.setdefault(recipient, []).append(number)
 
 
 def hides(earlier: RelayRule, later: RelayRule) -> bool:
@@ -18,16 +38,38 @@ def hides(earlier: RelayRule, later: RelayRule) -> bool:
     return (
         (not earlier.authenticated or later.authenticated)
         and _covers_words(earlier.listeners, later.listeners)
+        and _covers_addresses(_recipients(earlier), _recipients(later))
+        and _covers_addresses(_senders(earlier), _senders(later))
         and _covers_networks(earlier.from_networks, later.from_networks)
-        and _covers_addresses(
-            (*earlier.from_domains, *earlier.from_addresses), (*later.from_domains, *later.from_addresses)
-        )
-        and _covers_addresses((*earlier.to_domains, *earlier.to_addresses), (*later.to_domains, *later.to_addresses))
     )
+
+
+def _recipients(rule: RelayRule) -> tuple[str, ...]:
+    return (*rule.to_domains, *rule.to_addresses)
+
+
+def _senders(rule: RelayRule) -> tuple[str, ...]:
+    return (*rule.from_domains, *rule.from_addresses)
 
 
 def _covers_words(wide: Sequence[str], narrow: Sequence[str]) -> bool:
     return not wide or (bool(narrow) and set(narrow) <= set(wide))
+
+
+def _covers_addresses(wide: Sequence[str], narrow: Sequence[str]) -> bool:
+    return not wide or (bool(narrow) and all(not set(wide).isdisjoint(_covering(inner)) for inner in narrow))
+
+
+def _covering(pattern: str) -> Iterator[str]:
+    """Every address and domain pattern that stands for all that this one does: itself, its domain, wildcards above."""
+    yield pattern
+    domain = pattern.rpartition("@")[2]
+    if domain != pattern:
+        yield domain
+    parent = domain.removeprefix("*.").partition(".")[2]
+    while parent:
+        yield f"*.{parent}"
+        parent = parent.partition(".")[2]
 
 
 def _covers_networks(wide: Sequence[IpNetwork], narrow: Sequence[IpNetwork]) -> bool:
@@ -49,19 +91,3 @@ def _contains(outer: IpNetwork, inner: IpNetwork) -> bool:
     if isinstance(outer, ipaddress.IPv4Network):
         return isinstance(inner, ipaddress.IPv4Network) and inner.subnet_of(outer)
     return isinstance(inner, ipaddress.IPv6Network) and inner.subnet_of(outer)
-
-
-def _covers_addresses(wide: Sequence[str], narrow: Sequence[str]) -> bool:
-    return not wide or (bool(narrow) and all(any(pattern_covers(outer, inner) for outer in wide) for inner in narrow))
-
-
-def pattern_covers(outer: str, inner: str) -> bool:
-    """True if a domain pattern or address stands for everything that another one does."""
-    if outer == inner:
-        return True
-    if "@" in outer or outer.startswith("<"):
-        return False
-    domain = inner.rpartition("@")[2]
-    if outer.startswith("*."):
-        return domain.removeprefix("*").endswith(outer[1:])
-    return domain == outer
