@@ -39,7 +39,7 @@ def serve(path: str, *, stdin: bool, listener: str | None) -> int:
 
 def _daemon(config: Config, stream: LogStream, log: Log) -> int:
     from smtpmaild import app
-    from smtpmaild.server.supervisor import run
+    from smtpmaild.server.daemon import run
 
     for name, domain in config.local_domains.items():
         store = config.deliver_to[domain.deliver]
