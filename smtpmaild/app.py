@@ -159,13 +159,18 @@ def build_door(config: Config, listener: ListenerConfig, service: Service) -> Do
     )
 
 
-def plan(config: Config, stream: LogStream, log: Log, metrics: Metrics | None = None) -> Plan:
-    """What the processes of the daemon serve. The reload it carries reads the same file again."""
+def plan(
+    config: Config, stream: LogStream, log: Log, *, allow_root: bool = False, metrics: Metrics | None = None
+) -> Plan:
+    """What the processes of the daemon serve. The reload it carries reads the same file again.
+
+    allow_root: as the key of the config, from the command line.
+    """
     app = build(config, log, metrics)
     path = config.document.path if config.document else ""
 
     def reload() -> Plan:
-        return plan(load(path), stream, log, app.metrics)
+        return plan(load(path), stream, log, allow_root=allow_root, metrics=app.metrics)
 
     return Plan(
         listeners=tuple(_listener_plan(listener, app.doors[listener.name]) for listener in config.listeners),
@@ -177,7 +182,7 @@ def plan(config: Config, stream: LogStream, log: Log, metrics: Metrics | None = 
         drain_seconds=config.timeouts.drain,
         user=config.user or "",
         group=config.group or "",
-        allow_root=config.allow_root,
+        allow_root=config.allow_root or allow_root,
         prefix_v4=config.limits.network_prefix_v4,
         prefix_v6=config.limits.network_prefix_v6,
         log_start=stream.start,

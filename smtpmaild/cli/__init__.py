@@ -31,9 +31,10 @@ EX_OK, EX_USAGE, EX_SOFTWARE, EX_CONFIG = 0, 64, 70, 78
 @click.option("-c", "--config", metavar="FILE", envvar="SMTPMAILD_CONFIG", help="The configuration, a YAML file.")
 @click.option("--stdin", is_flag=True, help="Serve one session on standard input and output, as inetd wants it.")
 @click.option("--listener", metavar="NAME", help="With --stdin: whose rules apply; the first listener's by default.")
+@click.option("--allow-root", is_flag=True, help="Serve as root where the configuration names no user.")
 @click.version_option(__version__, "-V", "--version", prog_name="smtpmaild", message="%(prog)s %(version)s")
 @click.pass_context
-def cli(context: click.Context, config: str | None, stdin: bool, listener: str | None) -> None:
+def cli(context: click.Context, config: str | None, stdin: bool, listener: str | None, allow_root: bool) -> None:
     """An SMTP daemon: receives mail and keeps every message it acknowledges safely on disk.
 
     Without a command it serves in the foreground, by the configuration given with --config.
@@ -43,7 +44,7 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         if config is None:
             click.echo(context.get_help())
             raise click.UsageError("--config FILE is missing")
-        sys.exit(serve(config, stdin=stdin, listener=listener))
+        sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
 for command in (check, completion, healthcheck, schema, try_, version):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EX_NOHOST, EX_CANTCREAT, EX_NOPERM = 68, 73, 77
 
 
-def serve(path: str, *, stdin: bool, listener: str | None) -> int:
+def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_root: bool = False) -> int:
     """Serve by the configuration in this file; the exit status."""
     config = read_config(path)
     for warning in config.warnings:
@@ -28,7 +28,7 @@ def serve(path: str, *, stdin: bool, listener: str | None) -> int:
 
     stream, log = logging.to_stderr(config.logging.level, config.logging.format)
     try:
-        return _one_session(config, log, listener) if stdin else _daemon(config, stream, log)
+        return _one_session(config, log, listener) if stdin else _daemon(config, stream, log, allow_root)
     except (SocketError, PrivilegeError) as error:
         log.error("start_failed", cause=str(error))
         return EX_NOPERM if isinstance(error, PrivilegeError) else EX_CANTCREAT
@@ -37,14 +37,14 @@ def serve(path: str, *, stdin: bool, listener: str | None) -> int:
         return EX_CANTCREAT
 
 
-def _daemon(config: Config, stream: LogStream, log: Log) -> int:
+def _daemon(config: Config, stream: LogStream, log: Log, allow_root: bool) -> int:
     from smtpmaild import app
     from smtpmaild.server.daemon import run
 
     for name, domain in config.local_domains.items():
         store = config.deliver_to[domain.deliver]
         log.info("domain_served", domain=name, store=domain.deliver, path=getattr(store, "path", ""))
-    return run(app.plan(config, stream, log))
+    return run(app.plan(config, stream, log, allow_root=allow_root))
 
 
 def _one_session(config: Config, log: Log, listener: str | None) -> int:
