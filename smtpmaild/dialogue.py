@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final
 
 from smtpmaild import queue_id
 from smtpmaild.envelope import Peer
@@ -18,6 +19,8 @@ from smtpmaild.smtp.events import Connected, EndOfData, Event
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.smtp.session import ServerSession
 
+#: The reason of a session whose peer went away without a word.
+CONNECTION_LOST: Final = "connection lost"
 #: Runs a coroutine to its end, some time; in the daemon loop.create_task.
 Spawn = Callable[[Coroutine[object, object, None]], object]
 
@@ -40,6 +43,11 @@ class Dialogue:
         self._event: Event = Connected(service.dialect.banner)
         service.metrics.sessions_opened += 1
         service.metrics.sessions_open += 1
+
+    def change(self, service: Service) -> None:
+        """Go on with this service: a program changed its callbacks, verbs or extensions in mid-session."""
+        self.protocol.speak(service.dialect)
+        self.receiver.change(service)
 
     def receive_data(self, data: bytes) -> None:
         """Take input and go as far as it leads."""
@@ -78,6 +86,7 @@ class Dialogue:
             self.protocol.reply(self.receiver.shaped(self._event, result), effect=self.receiver.effect)
             if self.receiver.is_over:
                 self.protocol.close()
+                self.protocol.farewell = result
         elif result is WAIT:
             self.is_busy = True
         elif result is not None and not isinstance(result, Wait):
@@ -103,7 +112,7 @@ class Dialogue:
         """The peer was silent, or slow, for too long."""
         result = self.receiver.timed_out()
         if isinstance(result, Reply):
-            self.protocol.close(result)
+            self.protocol.close(self.receiver.filtered("timeout", result))
             self._changed()
         elif not isinstance(result, Wait) and result is not None:
             self.is_busy = True
@@ -112,7 +121,7 @@ class Dialogue:
     async def _time_out_later(self, awaitable: Awaitable[Result]) -> None:
         result = await awaitable
         self.is_busy = False
-        self.protocol.close(result if isinstance(result, Reply) else None)
+        self.protocol.close(self.receiver.filtered("timeout", result) if isinstance(result, Reply) else None)
         self._changed()
 
     def refuse(self, reply: Reply) -> None:

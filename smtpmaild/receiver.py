@@ -109,8 +109,8 @@ class Receiver:
     """
 
     __slots__ = (
-        "_reception", "_refusals", "_resume", "_started_at", "_transaction", "chain", "effect", "forwarded",
-        "is_over", "service", "session",
+        "_is_stopped", "_reception", "_refusals", "_resume", "_started_at", "_transaction", "chain", "effect",
+        "forwarded", "is_over", "service", "session",
     )  # fmt: skip
 
     def __init__(
@@ -127,6 +127,12 @@ class Receiver:
         self._transaction: Transaction | None = None
         self._reception: _Reception | None = None
         self._refusals: list[dict[str, str]] = []
+        self._is_stopped = False
+
+    def change(self, service: Service) -> None:
+        """Go on with this service from the next event on: a program set a callback in mid-session."""
+        self.service = service
+        self.chain = service.chain
 
     @property
     def transaction(self) -> Transaction | None:
@@ -159,7 +165,9 @@ class Receiver:
     async def _later(
         self, answer: Awaitable[Verdict], decided: Callable[[Verdict, Any], Result], event: Event
     ) -> Result:
-        return decided(await answer, event)
+        verdict = await answer
+        # A session that ended meanwhile has no transaction left to decide about, and nobody hears the reply.
+        return None if self._is_stopped else decided(verdict, event)
 
     # The session
 
@@ -177,15 +185,19 @@ class Receiver:
         return verdict or event.success
 
     def _hello(self, event: Hello) -> Result | Awaitable[Result]:
-        self._forget_transaction()
-        self.session.hello, before = event.domain, self.session.hello
+        session = self.session
+        before, session.hello = session.hello, event.domain
+        # A refused EHLO extends the session as well: the peer has shown what it speaks.
+        session.is_extended = session.is_extended or event.verb == "EHLO"
 
         def decided(verdict: Verdict, event: Hello) -> Result:
             reply = verdict or event.success
-            if reply.is_positive:
-                self.session.is_extended = event.verb == "EHLO"
-            else:
-                self.session.hello = before
+            if reply.is_positive and self.effect:
+                session.is_extended = event.verb == "EHLO"
+                self._forget_transaction()
+                return reply
+            session.hello = before
+            if not reply.is_positive:
                 self._note_refusal(event.verb, event.domain, reply)
             return reply
 
@@ -316,7 +328,6 @@ class Receiver:
         reception = self._in_reception()
         if reception.refusal is not None:
             return None
-        reception.content.write(event.chunk)
         return self._ask(Moment.DATA_PART, self._body_decided, event, self._in_transaction(), event.chunk)
 
     def _body_decided(self, verdict: Verdict, event: Body) -> Result:
@@ -325,6 +336,9 @@ class Receiver:
             reception.refusal = verdict
             reception.abort()
             return None
+        if not self.effect:
+            return None
+        reception.content.write(event.chunk)
         for delivery in reception.deliveries:
             reception.full += not delivery.write(event.chunk)
         return WAIT if reception.full else None
@@ -349,7 +363,9 @@ class Receiver:
         if verdict is not None and not verdict.is_positive:
             return self._refuse_message(verdict, event.size)
         reception, transaction = self._in_reception(), self._in_transaction()
-        success = verdict or Reply(250, "2.0.0", f"Ok: queued as {transaction.envelope.queue_id}")
+        success = verdict or event.success
+        if verdict is None and reception.deliveries:
+            success = Reply(250, "2.0.0", f"Ok: queued as {transaction.envelope.queue_id}")
 
         def done(outcome: Outcome) -> None:
             reception.outcomes.append(outcome)
@@ -424,6 +440,7 @@ class Receiver:
         A message that is not being committed is forgotten; one that is, the stores finish: the client will send it
         again, having seen no 250, which is the duplicate that SMTP cannot exclude (RFC 1047).
         """
+        self._is_stopped = True
         if self._reception is None or not self._reception.answers_later:
             self._forget_transaction()
         session = self.session
@@ -446,10 +463,16 @@ class Receiver:
 
     def shaped(self, event: Event, reply: Reply) -> Reply:
         """The reply as extensions want it."""
-        if self.service.filters and self.session.is_extended:
-            verb = verb_of(event)
-            for change in self.service.filters.get(verb, ()):
-                reply = change(self.session, verb, reply)
+        return self.filtered(verb_of(event), reply) if self.service.filters else reply
+
+    def filtered(self, name: str, reply: Reply) -> Reply:
+        """The reply to a verb, or to an event of this name, as extensions want it.
+
+        In extended mode only; the banner comes before any mode.
+        """
+        if self.session.is_extended or name == "banner":
+            for change in self.service.filters.get(name, ()):
+                reply = change(self.session, name, reply)
         return reply
 
     # What every handler needs

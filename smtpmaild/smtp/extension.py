@@ -7,7 +7,7 @@ advertised nor understood: a parameter of an extension that is off is unknown (5
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -94,7 +94,8 @@ BASE_VERBS = (
 class Dialect:
     """Options and extensions of a listener, compiled: what sessions look up while they run.
 
-    Raises ValueError for two extensions that offer one verb.
+    added_verbs, removed_verbs: what a program understands besides or no longer.  Raises ValueError for two extensions
+    that offer one verb.
     """
 
     __slots__ = (
@@ -102,19 +103,26 @@ class Dialect:
         "mail_parameters", "options", "rcpt_parameters", "timeout", "verbs",
     )  # fmt: skip
 
-    def __init__(self, options: ServerOptions, extensions: Sequence[Extension] = EXTENSIONS) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        extensions: Sequence[Extension] = EXTENSIONS,
+        *,
+        added_verbs: Collection[str] = (),
+        removed_verbs: Collection[str] = (),
+    ) -> None:
         offered = _offered(options, extensions)
         keywords = {extension.keyword for extension in offered}
         self.options = options
         self.keywords = tuple(f"{row.keyword} {row.words(options)}".strip() for row in offered)
         self.has_enhanced_codes = "ENHANCEDSTATUSCODES" in keywords
-        self.verbs = _verbs(offered)
+        self.verbs = _verbs(offered).union(added_verbs).difference(removed_verbs)
         self.mail_parameters = _patterns([row.mail for row in offered])
         self.rcpt_parameters = _patterns([row.rcpt for row in offered])
         self.line_limit = BASE_LINE_LIMIT + sum(row.growth for row in offered)
         # RFC 2034 §4: no enhanced code in the greeting and in the replies to HELO and EHLO.
         self.banner = Reply(220, "", f"{options.hostname} {options.banner}")
-        self.helo = Reply(250, "", options.hostname)
+        self.helo = Reply(250, "", f"{options.hostname} Requested mail action okay, completed")
         self.ehlo = Reply(250, "", "\n".join((f"{options.hostname} Service ready", *self.keywords)))
         # RFC 5321 §4.2.3: 221 and 421 begin with our <domain>.
         self.bye = Reply(221, "2.0.0", f"{options.hostname} Service closing transmission channel")

@@ -116,7 +116,7 @@ class ServerSession:
     def reply(self, reply: Reply, *, effect: bool = True) -> None:
         """Answer the event at hand. effect=False: the reply is sent and the state stays where it is.
 
-        The banner and the end of data cannot be undone: they take effect even so.
+        The banner, the end of data and QUIT cannot be undone: they take effect even so.
         """
         event, self._pending = self._pending, None
         if event is None:
@@ -126,7 +126,7 @@ class ServerSession:
             self._send(reply)
         elif not effect:
             self._chunk.refusal = replies.LOCAL_ERROR if reply.is_positive else reply
-        if effect or event.__class__ in _IRREVOCABLE:
+        if effect or event.__class__ in _IRREVOCABLE or self._is_quit(event):
             _EFFECTS[event.__class__](self, event, reply)
         if reply.code == 421:
             self.farewell = reply
@@ -283,7 +283,7 @@ class ServerSession:
         limit = self._dialect.options.message_size
         if limit and int(parameters.get("SIZE", "0")) > limit:
             return self._refuse(replies.MESSAGE_TOO_BIG)
-        return Mail(reverse_path, parameters, Reply(250, "2.1.0", f"sender <{reverse_path.text}> OK"))
+        return Mail(reverse_path, parameters, Reply(250, "2.1.0", f"sender {reverse_path.text or '<>'} OK"))
 
     def _rcpt(self, verb: str, argument: str) -> _Step:
         rest = after_keyword(argument, "TO:")
@@ -300,7 +300,7 @@ class ServerSession:
             # RFC 5321 §4.5.3.1.10: 452, not 552: the client sends the rest in another transaction.
             self._send(replies.TOO_MANY_RECIPIENTS)
             return _ANSWERED
-        return Rcpt(forward_path, parameters, Reply(250, "2.1.5", f"recipient <{forward_path.text}> OK"))
+        return Rcpt(forward_path, parameters, Reply(250, "2.1.5", f"recipient {forward_path.text} OK"))
 
     def _parse_parameters(self, tail: str, known: Mapping[str, object]) -> Mapping[str, str] | Reply:
         if not tail.strip(" "):
@@ -350,10 +350,9 @@ class ServerSession:
 
     def _other(self, verb: str, argument: str) -> _Step:
         options = self._dialect.options
+        answer = _UNHEARD.get(verb, replies.COMMAND_OK) or self._dialect.help
         if verb in options.listens or verb not in _UNHEARD:
-            success = self._dialect.help if verb == "HELP" else replies.COMMAND_OK
-            return Command(verb, argument, success)
-        answer = _UNHEARD[verb] or self._dialect.help
+            return Command(verb, argument, answer)
         if answer is replies.NOT_IMPLEMENTED:
             return self._refuse(answer)
         self._send(answer)
@@ -477,11 +476,15 @@ class ServerSession:
 
     def _after_command(self, event: Event, reply: Reply) -> None:
         assert isinstance(event, Command)
-        if event.verb == "QUIT":  # closes in every case, refused or not
+        if self._is_quit(event):  # closes in every case, refused or not
             self.farewell = reply
             self._move(Cause.CLOSE)
         elif event.verb == "RSET" and reply.is_positive:
             self._move(Cause.RSET)
+
+    @staticmethod
+    def _is_quit(event: Event) -> bool:
+        return isinstance(event, Command) and event.verb == "QUIT"
 
     def _after_nothing(self, event: Event, reply: Reply) -> None:
         pass

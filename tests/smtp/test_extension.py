@@ -126,7 +126,7 @@ def test_mail_line_grows_by_what_each_extension_says() -> None:
 def test_replies_that_carry_our_name() -> None:
     dialect = Dialect(OPTIONS)
     assert dialect.banner.wire == b"220 mx.example ESMTP smtpmaild Service ready\r\n"
-    assert dialect.helo.wire == b"250 mx.example\r\n"
+    assert dialect.helo.wire == b"250 mx.example Requested mail action okay, completed\r\n"
     assert dialect.bye.wire == b"221 2.0.0 mx.example Service closing transmission channel\r\n"
     assert dialect.timeout.wire == b"421 4.4.2 mx.example Timeout exceeded, closing transmission channel\r\n"
 
@@ -134,3 +134,11 @@ def test_replies_that_carry_our_name() -> None:
 def test_help_names_what_can_be_used() -> None:
     assert " BDAT " in Dialect(OPTIONS).help.text
     assert " BDAT " not in Dialect(OPTIONS, without("CHUNKING")).help.text
+
+
+def test_program_adds_and_removes_verbs() -> None:
+    dialect = Dialect(OPTIONS, added_verbs=["XPING"], removed_verbs=["EHLO", "HELP"])
+    assert "XPING" in dialect.verbs
+    assert not dialect.verbs & {"EHLO", "HELP"}
+    assert "XPING" in dialect.help.text
+    assert "EHLO" not in dialect.help.text

@@ -75,7 +75,7 @@ def test_events_of_a_message() -> None:
 
 def test_helo_has_no_keywords() -> None:
     driver = Driver()
-    assert driver.feed(b"HELO client.example\r\n") == b"250 mx.example\r\n"
+    assert driver.feed(b"HELO client.example\r\n") == b"250 mx.example Requested mail action okay, completed\r\n"
     hello = driver.events[-1]
     assert isinstance(hello, Hello)
     assert (hello.verb, hello.keywords) == ("HELO", ())
@@ -98,11 +98,11 @@ def test_what_needs_no_decision_is_not_told() -> None:
     ("line", "verb", "argument", "success"),
     [
         (b"NOOP x", "NOOP", "x", 250),
-        (b"VRFY user", "VRFY", "user", 250),
-        (b"EXPN list", "EXPN", "list", 250),
+        (b"VRFY user", "VRFY", "user", 252),
+        (b"EXPN list", "EXPN", "list", 502),
         (b"HELP mail", "HELP", "mail", 214),
-        (b"SOML FROM:<a@b>", "SOML", "FROM:<a@b>", 250),
-        (b"TURN", "TURN", "", 250),
+        (b"SOML FROM:<a@b>", "SOML", "FROM:<a@b>", 502),
+        (b"TURN", "TURN", "", 502),
         (b"QUIT", "QUIT", "", 221),
     ],
 )
@@ -112,6 +112,14 @@ def test_what_a_driver_listens_for(line: bytes, verb: str, argument: str, succes
     event = driver.events[-1]
     assert isinstance(event, Command)
     assert (event.verb, event.argument, event.success.code) == (verb, argument, success)
+
+
+def test_quit_closes_even_without_effect() -> None:
+    driver = Driver(replace(OPTIONS, listens=frozenset(["QUIT"])))
+    driver.session.receive_data(b"QUIT\r\n")
+    assert driver.session.next_event() is not None
+    driver.session.reply(replies.NOOP_OK, effect=False)
+    assert driver.session.is_closed
 
 
 def test_quit_that_is_listened_for_closes_whatever_is_answered() -> None:
