@@ -1,7 +1,8 @@
 """Where local names lead, as the checks see it: aliases, catch-alls and postmasters of all local domains.
 
 The order of look-up is that of the section's description (domains.py). Routing compiles the same names once more for
-speed; here every step is followed one by one, so that a mistake can be named with the key that makes it.
+speed; here every step is followed one by one, so that a mistake can be named with the key that makes it. A test holds
+the two together.
 """
 
 from __future__ import annotations
@@ -18,20 +19,23 @@ POSTMASTER = "postmaster"
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """An alias: its local part, and its domain as the config names it."""
+    """An alias: its local part, and its domain as the config names it. local_part "": the catch-all of the domain."""
 
     domain: str
     local_part: str
 
+    @property
+    def is_catch_all(self) -> bool:
+        return not self.local_part
+
     def __str__(self) -> str:
-        return f"{self.local_part}@{self.domain}"
+        return f"catch-all of {self.domain}" if self.is_catch_all else f"{self.local_part}@{self.domain}"
 
 
 class End(Enum):
-    """Where a target ends that is no alias."""
+    """Where a target ends that leads to no other name."""
 
     MAILBOX = "a mailbox"
-    CATCH_ALL = "nobody but the catch-all takes it"
     NOWHERE = "nobody takes it"
     NOT_LOCAL = "its domain is not local"
 
@@ -41,7 +45,7 @@ class LocalNames:
 
     def __init__(self, domains: Mapping[str, LocalDomain], postmaster: str | None) -> None:
         self._domains = domains
-        self._aliases = {name: _aliases(domain, postmaster) for name, domain in domains.items()}
+        self._targets = dict(_targets(domains, postmaster))
 
     def domain_of(self, name: str) -> str | None:
         """The local domain, as the config names it, that a domain belongs to: itself, else the nearest wildcard."""
@@ -51,11 +55,10 @@ class LocalNames:
         wildcards = ("*." + ".".join(labels[start:]) for start in range(1, len(labels)))
         return next((wildcard for wildcard in wildcards if wildcard in self._domains), None)
 
-    def follow(self, target: str, domain: str, alias: str | None = None) -> Name | End:
+    def follow(self, target: str, domain: str, alias: str = "") -> Name | End:
         """One step from a target in a domain; alias: the local part of the alias it belongs to."""
-        local_part, _, named = target.rpartition("@")
-        local_part = local_part or target
-        home = self.domain_of(named) if "@" in target else domain
+        local_part, named = _split(target)
+        home = self.domain_of(named) if named else domain
         if home is None:
             return End.NOT_LOCAL
         if local_part == alias and home == domain:
@@ -63,25 +66,30 @@ class LocalNames:
         return self._look_up(home, local_part)
 
     def _has_mailbox(self, domain: str, local_part: str) -> bool:
-        return _has_mailbox(self._domains[domain], local_part) or local_part == POSTMASTER
+        mailboxes = self._domains[domain].mailboxes
+        return mailboxes is None or local_part in mailboxes or local_part == POSTMASTER
 
     def _look_up(self, home: str, local_part: str) -> Name | End:
         domain = self._domains[home]
         base = local_part.partition(domain.subaddress)[0] if domain.subaddress else ""
         for name in (local_part, base) if base else (local_part,):
-            if name in self._aliases[home]:
+            if Name(home, name) in self._targets:
                 return Name(home, name)
-            if self._has_mailbox(home, name):
+            if name in (domain.mailboxes or ()):
                 return End.MAILBOX
-        return End.CATCH_ALL if domain.catch_all is not None else End.NOWHERE
+        if domain.mailboxes is None:
+            return End.MAILBOX
+        return Name(home, "") if domain.catch_all is not None else End.NOWHERE
 
-    def aliases(self) -> Iterator[Name]:
-        """Every alias, those of postmaster that no file names among them."""
-        for domain, aliases in self._aliases.items():
-            yield from (Name(domain, local_part) for local_part in aliases)
+    def circles(self) -> Iterator[list[Name]]:
+        """Each way from a name back to itself; a name that was on one already is not begun with again."""
+        seen: set[Name] = set()
+        for name in self._targets:
+            if name not in seen and (way := self._circle(name)):
+                seen.update(way)
+                yield way
 
-    def circle(self, start: Name) -> list[Name]:
-        """The way from an alias back to itself; empty if there is none."""
+    def _circle(self, start: Name) -> list[Name]:
         ways = {start: [start]}
         waiting = [start]
         while waiting:
@@ -94,38 +102,35 @@ class LocalNames:
                     waiting.append(following)
         return []
 
-    def _following(self, alias: Name) -> Iterator[Name]:
-        for target in self._aliases[alias.domain][alias.local_part]:
-            following = self.follow(target, alias.domain, alias.local_part)
-            if following is End.CATCH_ALL:
-                following = self._follow_catch_all(target, alias.domain)
+    def _following(self, name: Name) -> Iterator[Name]:
+        for target in self._targets[name]:
+            following = self.follow(target, name.domain, name.local_part)
             if isinstance(following, Name):
                 yield following
 
-    def _follow_catch_all(self, target: str, domain: str) -> Name | End:
-        home = self.domain_of(target.rpartition("@")[2]) if "@" in target else domain
-        assert home is not None
-        catch_all = self._domains[home].catch_all
-        assert catch_all is not None
-        return self.follow(catch_all, home)
-
-    def nearest(self, target: str, domain: str, alias: str | None) -> str:
+    def nearest(self, target: str, domain: str, alias: str) -> str:
         """The hint for a target that leads nowhere; alias: the one it belongs to, which would be no help."""
-        local_part, at, named = target.rpartition("@")
-        home = self.domain_of(named) if at else domain
+        local_part, named = _split(target)
+        home = self.domain_of(named) if named else domain
         if home is None:
             taking = (name for name in self._domains if self._look_up(name, local_part) is not End.NOWHERE)
             return did_you_mean(target, (f"{local_part}@{name}" for name in taking))
         names = {*(self._domains[home].mailboxes or ()), *self._domains[home].aliases} - {alias}
-        return did_you_mean(target, sorted(f"{name}@{named}" if at else str(name) for name in names))
+        return did_you_mean(target, sorted(f"{name}@{named}" if named else name for name in names))
 
 
-def _has_mailbox(domain: LocalDomain, local_part: str) -> bool:
-    return domain.mailboxes is None or local_part in domain.mailboxes
+def _split(target: str) -> tuple[str, str]:
+    """Local part and domain, "" for a name without one."""
+    local_part, at, domain = target.rpartition("@")
+    return (local_part, domain) if at else (target, "")
 
 
-def _aliases(domain: LocalDomain, postmaster: str | None) -> dict[str, tuple[str, ...]]:
-    """The aliases of the file, and the one for postmaster where nothing of the domain takes its mail."""
-    if _has_mailbox(domain, POSTMASTER) or POSTMASTER in domain.aliases:
-        return domain.aliases
-    return {**domain.aliases, POSTMASTER: (domain.catch_all or postmaster or POSTMASTER,)}
+def _targets(domains: Mapping[str, LocalDomain], postmaster: str | None) -> Iterator[tuple[Name, tuple[str, ...]]]:
+    """What leads on: the aliases and catch-alls of the file, and postmaster where nothing of the domain takes it."""
+    for name, domain in domains.items():
+        for alias, targets in domain.aliases.items():
+            yield Name(name, alias), targets
+        if domain.mailboxes is not None and POSTMASTER not in (*domain.mailboxes, *domain.aliases):
+            yield Name(name, POSTMASTER), (domain.catch_all or postmaster or POSTMASTER,)
+        if domain.catch_all is not None:
+            yield Name(name, ""), (domain.catch_all,)

@@ -11,7 +11,7 @@ import grp
 import ipaddress
 import pwd
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from smtpmaild.config.aliases import End, LocalNames, Name
@@ -165,33 +165,31 @@ def _aliases(config: Config) -> Findings:
 
 
 def _circles(config: Config) -> Findings:
-    names = LocalNames(config.local_domains, config.postmaster)
-    reported: set[Name] = set()
-    for alias in names.aliases():
-        if alias not in reported and (way := names.circle(alias)):
-            reported.update(way)
-            message = f"aliases run in a circle: {' -> '.join(map(str, way))}"
-            yield Finding(_loc_of_alias(config, alias), message, of_key=True)
+    for way in LocalNames(config.local_domains, config.postmaster).circles():
+        message = f"aliases run in a circle: {' -> '.join(map(str, way))}"
+        yield Finding(_loc_of_name(config, way[0]), message, of_key=True)
 
 
-def _loc_of_alias(config: Config, alias: Name) -> Loc:
+def _loc_of_name(config: Config, name: Name) -> Loc:
     """Its key; for a postmaster that the domain does not name, what stands for it."""
-    domain = config.local_domains[alias.domain]
-    if alias.local_part in domain.aliases:
-        return ("local_domains", alias.domain, "aliases", alias.local_part)
-    return ("local_domains", alias.domain, "catch_all") if domain.catch_all else ("postmaster",)
+    domain = config.local_domains[name.domain]
+    if name.local_part in domain.aliases:
+        return ("local_domains", name.domain, "aliases", name.local_part)
+    return ("local_domains", name.domain, "catch_all") if domain.catch_all else ("postmaster",)
 
 
-def _target(names: LocalNames, loc: Loc, target: str, domain: str, alias: str | None) -> Findings:
+def _target(names: LocalNames, loc: Loc, target: str, domain: str, alias: str = "") -> Findings:
     end = names.follow(target, domain, alias)
-    if end is End.CATCH_ALL and alias is not None:
-        yield Finding(loc, f"'{target}' is neither a mailbox nor an alias: the catch-all gets its mail", "warning")
-    elif end in (End.CATCH_ALL, End.NOWHERE):
-        hint = names.nearest(target, domain, alias)
-        yield Finding(loc, f"'{target}' leads nowhere: it is neither a mailbox nor an alias{hint}")
-    elif end is End.NOT_LOCAL:
-        hint = names.nearest(target, domain, alias)
-        yield Finding(loc, f"'{target}' leads nowhere: its domain is not in local_domains{hint}")
+    if isinstance(end, Name) and end.is_catch_all:
+        yield Finding(loc, f"'{target}' is neither a mailbox nor an alias: the {end} gets its mail", "warning")
+    elif end in _DEAD_ENDS:
+        yield Finding(loc, f"'{target}' leads nowhere: {_DEAD_ENDS[end]}{names.nearest(target, domain, alias)}")
+
+
+_DEAD_ENDS: Mapping[Name | End, str] = {
+    End.NOWHERE: "it is neither a mailbox nor an alias",
+    End.NOT_LOCAL: "its domain is not in local_domains",
+}
 
 
 def _catch_alls(config: Config) -> Findings:
@@ -200,7 +198,7 @@ def _catch_alls(config: Config) -> Findings:
         if section.catch_all is None:
             continue
         loc: Loc = ("local_domains", domain, "catch_all")
-        yield from _target(names, loc, section.catch_all, domain, None)
+        yield from _target(names, loc, section.catch_all, domain)
         if section.mailboxes is None:
             message = f"every local part of {domain} is a mailbox already: nothing is left for the catch-all"
             yield Finding(loc, message, "warning", of_key=True)
@@ -209,7 +207,7 @@ def _catch_alls(config: Config) -> Findings:
 def _postmaster(config: Config) -> Findings:
     if config.postmaster is not None:
         names = LocalNames(config.local_domains, config.postmaster)
-        yield from _target(names, ("postmaster",), config.postmaster, "", None)
+        yield from _target(names, ("postmaster",), config.postmaster, "")
 
 
 def _hidden_mailboxes(config: Config) -> Findings:
