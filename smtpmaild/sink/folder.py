@@ -146,6 +146,13 @@ class Ownership:
         os.umask(umask)
         self._is_masked = bool(self.file_mode & umask)
 
+    def check(self, path: str) -> None:
+        """Raises PermissionError where files could not be given away."""
+        if os.geteuid() == 0:
+            return
+        if self.uid not in (-1, os.geteuid()) or self.gid not in (-1, os.getegid(), *os.getgroups()):
+            raise PermissionError(errno.EPERM, "only root gives files to another owner or group", path)
+
     def own_file(self, fd: int) -> None:
         """Give a fresh file its mode and owner."""
         if self._is_masked:
@@ -237,6 +244,7 @@ _making = threading.Lock()
 
 def make_root(root: str, ownership: Ownership) -> None:
     """Make the static part of a path and see that it can be written; raises OSError with the path."""
+    ownership.check(root)
     missing = []
     path = root or "."
     while not os.path.lexists(path):

@@ -22,7 +22,7 @@ from smtpmaild.smtp.reply import MESSAGE_ACCEPTED
 HEAD = b"Return-Path: <a@x.test>\nDelivered-To: alice@example.com\n" + RECEIVED.replace(b"\r\n", b"\n")
 LARGE = b"The quick brown fox jumps over the lazy dog.\r\n" * 10_000
 NAME = re.compile(r"(\d+)\.M(\d{6})P(\d+)Q(\d+)\.([^/:]+?),S=(\d+)(?:,W=(\d+))?")
-FORGIVING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+FORGIVING = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
 
 
 @pytest.fixture
