@@ -41,11 +41,14 @@ allow_root: true
 """
 #: A daemon that starts as root, as tests may, becomes somebody; the service is its user from the beginning.
 BECOMING = {"setgroups", "setresgid", "setresuid"}
+#: How the log shows the port that the kernel chose.
+PORT = r'"127\.0\.0\.1:(\d+)", "event": "listening"'
+CANNOT_REFUSE = "this kernel cannot refuse"
 #: prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), and then the command: what it starts inherits the ban.
-WITHOUT_NEW_CODE = """
+WITHOUT_NEW_CODE = f"""
 import ctypes, os, sys
 if ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0):
-    sys.exit(77)
+    sys.exit({CANNOT_REFUSE!r})
 os.execv(sys.argv[1], sys.argv[1:])
 """
 
@@ -130,18 +133,19 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
         process.wait()
 
 
-def send_message(port: int, process: subprocess.Popen[bytes]) -> None:
-    """As soon as somebody listens on the port."""
+def says(what: str, process: subprocess.Popen[bytes], log: Path) -> re.Match[str]:
+    """The place in the log of a process where that stands, as soon as it does."""
     until = time.monotonic() + 20
-    while True:
-        try:
-            with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
-                client.sendmail("sender@example.net", ["user@example.com"], "Subject: sandboxed\r\n\r\nHello.\r\n")
-            return
-        except ConnectionRefusedError:
-            assert process.poll() is None, f"ended with status {process.returncode}"
-            assert time.monotonic() < until, "does not listen"
-            time.sleep(0.05)
+    while not (found := re.search(what, log.read_text())):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.02)
+    return found
+
+
+def send_message(port: int) -> None:
+    with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
+        client.sendmail("sender@example.net", ["user@example.com"], "Subject: sandboxed\r\n\r\nHello.\r\n")
 
 
 def stop(process: subprocess.Popen[bytes]) -> int:
@@ -154,14 +158,12 @@ def stored_in(folder: Path) -> list[Path]:
 
 
 def test_daemon_makes_no_code_at_run_time(tmp_path: Path) -> None:
-    port = free_port()
-    config = write_config(tmp_path, f"127.0.0.1:{port}", workers=2)
+    config = write_config(tmp_path, "127.0.0.1:0", workers=2)
     command = [sys.executable, "-c", WITHOUT_NEW_CODE, SMTPMAILD, "--config", str(config)]
     with running(command, tmp_path / "log") as process:
-        time.sleep(0.3)
-        if process.poll() == 77:
-            pytest.skip("this kernel cannot refuse memory that is written and executed (Linux 6.3)")
-        send_message(port, process)
+        if says(f"{CANNOT_REFUSE}|{PORT}", process, tmp_path / "log")[0] == CANNOT_REFUSE:
+            pytest.skip(f"{CANNOT_REFUSE} memory that is written and executed (Linux 6.3 can)")
+        send_message(int(says(PORT, process, tmp_path / "log")[1]))
         assert stop(process) == 0
     assert len(stored_in(tmp_path)) == 1
 
@@ -172,7 +174,8 @@ def test_daemon_serves_the_socket_that_systemd_binds(needs_program: NeedsProgram
     config = write_config(tmp_path, "systemd:smtp", workers=1)
     activate = [needs_program("systemd-socket-activate"), f"--listen=127.0.0.1:{port}", "--fdname=smtp"]
     with running([*activate, SMTPMAILD, "--config", str(config)], tmp_path / "log") as process:
-        send_message(port, process)
+        says("Listening on", process, tmp_path / "log")
+        send_message(port)
         assert stop(process) == 0
     assert len(stored_in(tmp_path)) == 1
 
@@ -197,11 +200,11 @@ def allowed_calls(analyze: str) -> set[str]:
 
 @pytest.mark.debian
 def test_daemon_makes_only_system_calls_the_unit_allows(needs_program: NeedsProgram, tmp_path: Path) -> None:
-    port, trace = free_port(), tmp_path / "calls"
-    config = write_config(tmp_path, f"127.0.0.1:{port}", workers=2)
+    trace = tmp_path / "calls"
+    config = write_config(tmp_path, "127.0.0.1:0", workers=2)
     strace = [needs_program("strace"), "--follow-forks", "--quiet=all", f"--output={trace}", "--interruptible=never"]
     with running([*strace, SMTPMAILD, "--config", str(config)], tmp_path / "log") as process:
-        send_message(port, process)
+        send_message(int(says(PORT, process, tmp_path / "log")[1]))
         daemon = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
         subprocess.run(["kill", "-TERM", str(daemon)], check=True)
         assert process.wait(20) == 0
