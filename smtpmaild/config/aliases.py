@@ -63,7 +63,9 @@ class LocalNames:
             return End.NOT_LOCAL
         if local_part == alias and home == domain:
             return End.MAILBOX if self._has_mailbox(home, local_part) else End.NOWHERE
-        return self._look_up(home, local_part)
+        found = self._look_up(home, local_part)
+        is_own_catch_all = not alias and found == Name(domain, "")
+        return End.NOWHERE if is_own_catch_all else found
 
     def _has_mailbox(self, domain: str, local_part: str) -> bool:
         mailboxes = self._domains[domain].mailboxes

@@ -24,11 +24,7 @@ class PolicySection(Section):
 
 
 def _fields() -> dict[str, Any]:
-    return {name: (builtin.options, _field(builtin.options)) for name, builtin in BUILTIN.items()}
-
-
-def _field(options: type[PolicyOptions]) -> object:
-    return Field(default_factory=options, description=options.__doc__)
+    return {name: (builtin.options, Field(default_factory=builtin.options)) for name, builtin in BUILTIN.items()}
 
 
 if TYPE_CHECKING:
