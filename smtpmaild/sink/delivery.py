@@ -71,6 +71,7 @@ class FileDelivery:
         "_lock",
         "_pending",
         "_stored",
+        "_taken",
         "_waiting",
         "_writer",
     )
@@ -94,7 +95,8 @@ class FileDelivery:
         # Of a writer thread.
         self._files: list[_File] = []
         self._last: list[_File] = []
-        self._stored = 0  # bytes of the spilled message in its file, without the head
+        self._stored = 0  # bytes of a large message in its file, without the head
+        self._taken = 0  # the same before encode()
         self._error: OSError | None = None
 
     # What a store says about its files. All run in a writer thread.
@@ -111,8 +113,8 @@ class FileDelivery:
         """A name in tmp/ for a message whose size is not known yet."""
         raise NotImplementedError
 
-    def name(self, size: int, text: bytes) -> str:
-        """The final name of a file of that size; text: its content, without what was stored in blocks."""
+    def name(self, size: int, wire_size: int) -> str:
+        """The final name of a file of that size; wire_size: the same before encode(), with CRLF line ends."""
         raise NotImplementedError
 
     def stage_more(self) -> None:
@@ -241,8 +243,9 @@ class FileDelivery:
         for copy in self._copies:
             folder = copy.folder
             original = shared.get((copy.head, folder.device))
-            data = self.encode(copy.head + body)
-            name = self.name(len(data), data)
+            whole = copy.head + body
+            data = self.encode(whole)
+            name = self.name(len(data), len(whole))
             if original is None or not self._link(original, folder, name):
                 file = self._create(folder, name, f"{folder.target}/{name}")
                 disk.write(file.fd, data)
@@ -261,7 +264,7 @@ class FileDelivery:
         for copy in self._copies:
             folder = copy.folder
             head = self.encode(copy.head)
-            name = self.name(len(head) + self._stored, head)
+            name = self.name(len(head) + self._stored, len(copy.head) + self._taken)
             target = f"{folder.target}/{name}"
             original = shared.get((head, folder.device))
             if not shared:
@@ -290,6 +293,7 @@ class FileDelivery:
             data = self.encode_block(block, is_last=is_last)
             disk.write(self._files[0].fd, data)
             self._stored += len(data)
+            self._taken += len(block)
         except OSError as error:
             # The room goes back at once: a disk is not kept full by what cannot be finished.
             self._remove()

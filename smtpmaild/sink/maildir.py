@@ -13,7 +13,7 @@ States of a message (the steps and their order: writer.py):
 | in new/ of all, synced      | the message                    | nobody: it is delivered                   |
 
 File names are unique per host, process, time and counter and are never read back by us. ",S=" is the size of the file,
-",W=" its size with CRLF line ends, which spares Dovecot opening it.
+",W=" its size with CRLF line ends, so that Dovecot need not open it.
 """
 
 from __future__ import annotations
@@ -100,22 +100,26 @@ class _ExactDelivery(FileDelivery):
     def tmp_name(self) -> str:
         return _unique()
 
-    def name(self, size: int, text: bytes) -> str:
+    def name(self, size: int, wire_size: int) -> str:
         return f"{_unique()},S={size}"
 
 
 class _TextDelivery(FileDelivery):
     """Lines: CRLF is stored as LF."""
 
-    __slots__ = ("_carriage_return", "_has_cr", "_lines")
+    __slots__ = ("_carriage_return", "_is_clean")
 
     def __init__(self, writer: Writer, health: Health, copies: Sequence[Copy], drained: Callable[[], None]) -> None:
         super().__init__(writer, health, copies, drained)
         self._carriage_return = b""  # a CR at the end of a block: the LF may stand in the next one
-        self._lines = 0  # of what was stored in blocks
-        self._has_cr = False
+        self._is_clean = True  # no CR and no LF but in CRLF
 
     def encode(self, data: bytes) -> bytes:
+        # Two replacements of one byte and a comparison take 2 us for 4 KiB of text, replace(b"\r\n", b"\n") takes 8.
+        lines = data.replace(b"\r", b"")
+        if lines.replace(b"\n", b"\r\n") == data:
+            return lines
+        self._is_clean = False
         return data.replace(b"\r\n", b"\n")
 
     def encode_block(self, data: bytes, *, is_last: bool) -> bytes:
@@ -123,16 +127,11 @@ class _TextDelivery(FileDelivery):
         self._carriage_return = b""
         if not is_last and data.endswith(b"\r"):
             data, self._carriage_return = data[:-1], b"\r"
-        data = data.replace(b"\r\n", b"\n")
-        self._lines += data.count(b"\n")
-        self._has_cr = self._has_cr or b"\r" in data
-        return data
+        return self.encode(data)
 
     def tmp_name(self) -> str:
         return _unique()
 
-    def name(self, size: int, text: bytes) -> str:
-        if self._has_cr or b"\r" in text:  # readers differ on what such a line counts: let them look
-            return f"{_unique()},S={size}"
-        lines = self._lines + text.count(b"\n")
-        return f"{_unique()},S={size},W={size + lines}"
+    def name(self, size: int, wire_size: int) -> str:
+        # Of lines with other ends each reader makes something else: let it count them itself.
+        return f"{_unique()},S={size},W={wire_size}" if self._is_clean else f"{_unique()},S={size}"

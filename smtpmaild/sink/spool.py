@@ -102,7 +102,7 @@ class _PairDelivery(FileDelivery):
     def tmp_name(self) -> str:
         return f"{self._envelope.queue_id}.eml"
 
-    def name(self, size: int, text: bytes) -> str:
+    def name(self, size: int, wire_size: int) -> str:
         self._size = size
         return f"{self._envelope.queue_id}.eml"
 
