@@ -1,6 +1,6 @@
 """`make bench`: smtpmaild beside the servers that are installed here, on the same disk, in one run.
 
-    python bench/run.py [--scenarios connections,kept,large,idle,one] [--servers smtpmaild,Postfix] [--rounds 3]
+    python bench/run.py [--scenarios connections,kept,large,idle,one] [--servers 'smtpmaild;Postfix'] [--rounds 3]
 
 Servers take turns within each round, so that a machine that grows slower does so for all of them. A server is started
 for each run in a folder that was never used: ext4 does not reuse inodes freed in the last minutes and walks over all of
@@ -21,14 +21,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import load
 from accounting import cpu_seconds, forget_highest_memory, memory
 from load import IdleSessions, Shape
-from servers import SERVERS, SMTPMAILD, Running, Server, raise_descriptor_limit, started
+from servers import SERVERS, SMTPMAILD, StartError, Running, Server, raise_descriptor_limit, started
 
 ROOT = Path(__file__).resolve().parent.parent
 #: No run writes more than this.
@@ -86,17 +86,25 @@ def throughput(running: Running, shape: Shape, seconds: float) -> Throughput:
     return Throughput(count / took, (cpu_seconds(running.pid) - before) / count * 1000, lost)
 
 
-def chosen(names: Sequence[str], among: Sequence[str] = ()) -> list[Server]:
-    """The servers that were asked for, can run here and are among the given ones (empty: all)."""
-    servers = []
+def chosen(names: Sequence[str], folder: Path) -> list[Server]:
+    """The servers that were asked for (none named: all), can run here, and greet when they are started in a folder."""
+    servers: list[Server] = []
     for server in SERVERS:
-        if (names and server.name not in names) or (among and server.name not in among):
+        if names and server.name not in names:
             continue
-        if reason := server.why_not():
-            print(f"  {server.name}: left out, {reason}")
-        else:
-            servers.append(server)
+        try:
+            if reason := server.why_not():
+                raise StartError(reason)
+            with started(server, folder / f"first-{len(servers)}"):
+                servers.append(server)
+        except StartError as error:
+            print(f"{server.name} is left out: {error}")
+            shutil.rmtree(folder / f"first-{len(servers)}", ignore_errors=True)
     return servers
+
+
+def among(servers: Sequence[Server], names: Sequence[str]) -> Iterator[Server]:
+    return (server for server in servers if server.name in names)
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
@@ -110,9 +118,8 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     print(flush=True)
 
 
-def compare(title: str, shape: Shape, names: Sequence[str], rounds: int, seconds: float, folder: Path) -> None:
+def compare(title: str, shape: Shape, servers: Sequence[Server], rounds: int, seconds: float, folder: Path) -> None:
     print(title, flush=True)
-    servers = chosen(names)
     runs: dict[str, list[Throughput]] = {server.name: [] for server in servers}
     for turn in range(rounds):
         for server in servers:
@@ -136,12 +143,12 @@ def compare(title: str, shape: Shape, names: Sequence[str], rounds: int, seconds
     table(rows)
 
 
-def idle(names: Sequence[str], count: int, folder: Path) -> None:
+def idle(servers: Sequence[Server], count: int, folder: Path) -> None:
     """What a session costs that said EHLO and waits, and whether others are still served."""
     count = min(count, raise_descriptor_limit() - 256)
     print(f"{count:,} idle sessions")
     rows = [["", "KiB each", "MiB in all", "greeted/s", "a new message takes"]]
-    for server in chosen(names, MANY_SESSIONS):
+    for server in among(servers, MANY_SESSIONS):
         with started(server, folder / server.name.replace(" ", "-")) as running:
             load.send_one(running.port, 4096)
             before, sessions, began = memory(running.pid, "VmRSS"), IdleSessions(running.port), time.monotonic()
@@ -157,11 +164,11 @@ def idle(names: Sequence[str], count: int, folder: Path) -> None:
     table(rows)
 
 
-def one_message(names: Sequence[str], folder: Path) -> None:
+def one_message(servers: Sequence[Server], folder: Path) -> None:
     """How much memory one large message takes while it passes."""
     print(f"one message of {LARGE_MESSAGE // 1_000_000} MB")
     rows = [["", "memory grows by", "seconds"]]
-    for server in chosen(names, ONE_MESSAGE):
+    for server in among(servers, ONE_MESSAGE):
         own = folder / server.name.replace(" ", "-")
         with started(server, own) as running:
             load.send_one(running.port, MIB)
@@ -190,7 +197,6 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     wanted = arguments()
-    names = [name.strip() for name in wanted.servers.split(";") if name.strip()]
     raise_descriptor_limit()
     folder: Path = wanted.work.resolve() / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
@@ -199,13 +205,14 @@ def main() -> int:
     if load.SMTP_SOURCE is None:
         print("smtp-source is missing (Debian's postfix has it): the load comes from Python and may be the limit")
     print(f"{os.cpu_count()} processors, Python {sys.version.split()[0]}, mail below {folder}\n")
+    servers = chosen([name.strip() for name in wanted.servers.split(";") if name.strip()], folder)
     scenarios: dict[str, Callable[[Path], None]] = {
-        "idle": lambda own: idle(names, wanted.idle, own),
-        "one": lambda own: one_message(names, own),
+        "idle": lambda own: idle(servers, wanted.idle, own),
+        "one": lambda own: one_message(servers, own),
     }
     for name in wanted.scenarios.split(","):
         if name in LOADS:
-            compare(*LOADS[name], names, wanted.rounds, min(wanted.seconds, 30), folder / name)
+            compare(*LOADS[name], servers, wanted.rounds, min(wanted.seconds, 30), folder / name)
         else:
             scenarios[name](folder / name)
     print(f"Remove {folder} when you are done with measuring: after a large deletion ext4 is slow for minutes.")

@@ -81,6 +81,10 @@ anvil unix - - n - 1 anvil
 """
 
 
+class StartError(Exception):
+    """A server cannot take part; the text says why."""
+
+
 @dataclass(frozen=True)
 class Server:
     """promise: what the 250 stands for.  why_not: the reason why it cannot run here, "" if it can.
@@ -212,6 +216,10 @@ def greets(port: int) -> bool:
         return False
 
 
+def tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-300:]
+
+
 @contextlib.contextmanager
 def started(server: Server, folder: Path) -> Iterator[Running]:
     """The server in a folder of its own, from its first greeting on; it and all it started are gone afterwards."""
@@ -226,7 +234,7 @@ def started(server: Server, folder: Path) -> Iterator[Running]:
         until = time.monotonic() + SECONDS_TO_START
         while not greets(port):
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{server.name} does not start; its log is {folder / 'log'}")
+                raise StartError(f"it does not greet; the end of its log is {tail(folder / 'log')!r}")
             time.sleep(0.05)
         yield Running(server, folder, port, process.pid)
     finally:
