@@ -28,7 +28,7 @@ from pathlib import Path
 import load
 from accounting import cpu_seconds, forget_highest_memory, memory
 from load import IdleSessions, Shape
-from servers import SERVERS, SMTPMAILD, StartError, Running, Server, raise_descriptor_limit, started
+from servers import SERVERS, SMTPMAILD, Running, Server, StartError, raise_descriptor_limit, started
 
 ROOT = Path(__file__).resolve().parent.parent
 #: No run writes more than this.

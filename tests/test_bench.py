@@ -40,8 +40,7 @@ def test_peer_takes_part(needs_program: Callable[[str], str], tmp_path: Path) ->
 
 def test_load_without_smtp_source(tmp_path: Path) -> None:
     """The generator that takes its place is as good a client."""
-    script = f"import sys; sys.path.insert(0, {str(RUN.parent)!r})
-"
+    script = f"import sys; sys.path.insert(0, {str(RUN.parent)!r}); "
     script += "import load, run; load.SMTP_SOURCE = None; run.main()"
     options = [f"--work={tmp_path}", "--rounds=1", "--seconds=0.05", "--servers=smtpmaild", "--scenarios=kept"]
     done = subprocess.run([sys.executable, "-c", script, *options], capture_output=True, text=True, check=True)
