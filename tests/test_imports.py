@@ -70,17 +70,11 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "embedding": Allowed(
-        ours=(
-            "smtp.*",
-            "receiver",
-            "dialogue",
-            "policy.*",
-            "envelope",
-            "content",
-            "facts",
-            "metrics",
-            "server.streams",
-        ),
+        ours=("smtp.*", "receiver", "dialogue", "policy.*", "envelope", "content", "facts", "metrics")
+        + ("server.connection", "server.streams"),
+        others=("idna",),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
         others=("idna",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
