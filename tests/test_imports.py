@@ -75,9 +75,6 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         others=("idna",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
-        others=("idna",),
-        banned=ANY_OF_THE_STANDARD_LIBRARY,
-    ),
     # `smtpmaild try`: a session without a network, through stores that store nothing
     "trial": Allowed(
         ours=("smtp.*", "receiver", "dialogue", "envelope", "facts", "sink"), banned=LOOP_AND_SOCKETS - {"asyncio"}
