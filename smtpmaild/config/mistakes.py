@@ -79,11 +79,8 @@ class ConfigError(Exception):
 
 
 def in_order(mistakes: Iterable[Mistake]) -> list[Mistake]:
-    """Sorted by place; of two mistakes at one place the first tells enough."""
-    first: dict[tuple[str, int, int], Mistake] = {}
-    for mistake in mistakes:
-        first.setdefault((mistake.path, mistake.line, mistake.column), mistake)
-    return sorted(first.values(), key=lambda mistake: (mistake.path, mistake.line, mistake.column))
+    """Sorted by place, each once."""
+    return sorted(dict.fromkeys(mistakes), key=lambda mistake: (mistake.path, mistake.line, mistake.column))
 
 
 def did_you_mean(wrong: str, valid: Iterable[str]) -> str:

@@ -86,9 +86,10 @@ def test_all_in_the_order_of_the_file() -> None:
     assert str(error) == error.render() == "\n".join(one.render() for one in error.mistakes)
 
 
-def test_one_mistake_for_one_place() -> None:
-    error = ConfigError([mistake("x", 1, message="the cause"), mistake("x", 1, message="what follows")])
-    assert [one.message for one in error.mistakes] == ["the cause"]
+def test_each_mistake_once() -> None:
+    """Two at one place are two: a section may lack several keys."""
+    error = ConfigError(mistake("x", 1, message=f"missing key {name}") for name in ("'b'", "'a'", "'b'"))
+    assert [one.message for one in error.mistakes] == ["missing key 'b'", "missing key 'a'"]
 
 
 @pytest.mark.parametrize(
