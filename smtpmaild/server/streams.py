@@ -1,35 +1,57 @@
 """One session over a pair of streams: standard input and output (inetd), a pipe, or a socket a program opened.
 
-Slower than connection.py and simpler: a task that reads, decides and writes in turn. Memory is bounded the same way,
-as nothing more is read while replies wait to be written.
+Slower than connection.py and simpler: one task that reads, decides and writes in turn. Memory is bounded the same way,
+as nothing more is read while a decision is on its way or replies wait to be written.
+
+`open_streams` makes streams of whatever file descriptors are: the loop watches sockets and pipes; regular files,
+terminals and devices, which it cannot watch or must not touch (a terminal is shared with the shell, and with it the
+flag that makes it non-blocking), are read and written in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import sys
-from collections.abc import Callable, Coroutine
+import socket
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
-from smtpmaild.dialogue import Dialogue
+from smtpmaild.dialogue import CONNECTION_LOST, Dialogue
 from smtpmaild.envelope import Peer
 from smtpmaild.receiver import Service
+from smtpmaild.server.connection import peer_of
 
 _READ_SIZE = 64 * 1024
-_ERROR_LINE = re.compile(rb"^[45]\d\d ", re.MULTILINE)
+# The last line of a 4yz or 5yz reply.
+_ERROR = re.compile(rb"^[45]\d\d ", re.MULTILINE)
+# How long the last replies may take to leave, once the session is over.
+_FLUSH_SECONDS = 30.0
+
+
+class Reader(Protocol):
+    """What of asyncio.StreamReader is used."""
+
+    async def read(self, n: int, /) -> bytes: ...
 
 
 class Writer(Protocol):
     """What of asyncio.StreamWriter is used."""
 
-    def write(self, data: bytes) -> None: ...
+    def write(self, data: bytes, /) -> None: ...
     async def drain(self) -> None: ...
 
 
 class StreamSession:
-    """One session. idle_timeout: seconds without input before it ends, 0 for never.  error_sleep_time: seconds to wait
-    before each write that holds a 4yz or 5yz, in this session only."""
+    """One session.
+
+    idle_timeout: seconds for the peer to send something or to take what we send, 0 for ever.  error_sleep_time:
+    seconds to wait before each 4yz and 5yz, in this session only.
+    """
 
     def __init__(
         self, service: Service, peer: Peer, *, idle_timeout: float = 300.0, error_sleep_time: float = 0.0
@@ -40,31 +62,34 @@ class StreamSession:
         self._error_sleep_time = error_sleep_time
         self.dialogue = Dialogue(service, peer, self._spawn, self._changed.set)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def run(self, reader: asyncio.StreamReader, writer: Writer) -> None:
+    async def run(self, reader: Reader, writer: Writer) -> None:
         """Send the banner and serve until the session ends; the caller closes the streams."""
-        dialogue = self.dialogue
-        reason = "connection lost"
-        dialogue.advance()
+        reason = CONNECTION_LOST
         try:
-            while await self._write(writer) and not dialogue.protocol.is_closed:
-                if dialogue.is_busy:
-                    self._changed.clear()
-                    await self._changed.wait()
-                elif not await self._read(reader):
-                    break
-        except OSError as error:
-            reason = str(error)
+            await self._converse(reader, writer)
+        except OSError as error:  # TimeoutError too: the peer does not read its replies
+            reason = str(error) or "timeout while sending"
         finally:
-            dialogue.stop(reason)
+            self.dialogue.stop(reason)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _read(self, reader: asyncio.StreamReader) -> bool:
+    async def _converse(self, reader: Reader, writer: Writer) -> None:
+        dialogue = self.dialogue
+        dialogue.advance()
+        is_open = True
+        while True:
+            await self._write(writer)
+            if dialogue.is_busy:
+                self._changed.clear()
+                await self._changed.wait()
+            elif dialogue.protocol.is_closed or not is_open:
+                return
+            else:
+                is_open = await self._read(reader)
+
+    async def _read(self, reader: Reader) -> bool:
+        """Take the next input, or the lack of it, to the dialogue. False: there will be no more."""
         try:
             async with asyncio.timeout(self._idle_timeout):
                 data = await reader.read(_READ_SIZE)
@@ -74,23 +99,153 @@ class StreamSession:
         self.dialogue.receive_data(data)
         return bool(data)
 
-    async def _write(self, writer: Writer) -> bool:
+    async def _write(self, writer: Writer) -> None:
         """Send all there is to send, and decide what had to wait for that."""
         protocol = self.dialogue.protocol
         while output := protocol.data_to_send():
-            if self._error_sleep_time and _ERROR_LINE.search(output):
-                await asyncio.sleep(self._error_sleep_time)
-            writer.write(output)
-            await writer.drain()
+            if self._error_sleep_time:
+                await asyncio.sleep(self._error_sleep_time * len(_ERROR.findall(output)))
+            async with asyncio.timeout(self._idle_timeout):
+                writer.write(output)
+                await writer.drain()
             self.dialogue.advance()
-        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-async def standard_streams() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Standard input and output of this process as streams; sockets, pipes and terminals alike."""
-    loop = asyncio.get_running_loop()
+async def serve_standard_io(service: Service, idle_timeout: float) -> None:
+    """One session on standard input and output, as inetd starts them; its peer is that of the socket on them, if any.
+
+    Whoever calls starts the stores of the service before and stops them after.
+    """
+    async with open_streams(0, 1) as (reader, writer, peer):
+        await StreamSession(service, peer, idle_timeout=idle_timeout).run(reader, writer)
+
+
+@asynccontextmanager
+async def open_streams(fd_in: int, fd_out: int) -> AsyncIterator[tuple[Reader, Writer, Peer]]:
+    """Streams over two file descriptors, or twice the same; they stay open and as they were.
+
+    In the end what was written is flushed, as long as the other side takes it.
+    """
+    was_blocking = {fd: os.get_blocking(fd) for fd in (fd_in, fd_out)}
+    try:
+        async with AsyncExitStack() as stack:
+            if _is_socket(fd_in):
+                reader, both = await stack.enter_async_context(_socket_streams(fd_in))
+                # inetd passes one socket under three numbers. A second transport on it would take its input away.
+                if os.path.sameopenfile(fd_in, fd_out):
+                    yield reader, both, peer_of(both.transport)
+                else:
+                    yield reader, await stack.enter_async_context(_writer(fd_out)), peer_of(both.transport)
+            else:
+                writer = await stack.enter_async_context(_writer(fd_out))
+                yield await stack.enter_async_context(_reader(fd_in)), writer, Peer("")
+    finally:
+        # The flag belongs to the open file, which others may use after us: the shell, the caller of process().
+        for fd, blocking in was_blocking.items():
+            os.set_blocking(fd, blocking)
+
+
+def _is_socket(fd: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+def _is_pipe(fd: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(fd).st_mode)
+
+
+@asynccontextmanager
+async def _socket_streams(fd: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    sock = socket.socket(fileno=os.dup(fd))
+    sock.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        yield reader, writer
+    finally:
+        await close(writer)
+
+
+@asynccontextmanager
+async def _reader(fd: int) -> AsyncIterator[Reader]:
+    if not _is_pipe(fd):
+        yield _FileReader(fd)
+        return
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    make: Callable[[], asyncio.streams.FlowControlMixin] = asyncio.streams.FlowControlMixin
-    transport, protocol = await loop.connect_write_pipe(make, sys.stdout.buffer)
-    return reader, asyncio.StreamWriter(transport, protocol, None, loop)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(os.dup(fd), "rb", buffering=0)
+    )
+    try:
+        yield reader
+    finally:
+        transport.close()
+
+
+@asynccontextmanager
+async def _writer(fd: int) -> AsyncIterator[Writer]:
+    if _is_socket(fd):
+        async with _socket_streams(fd) as (_, writer):
+            yield writer
+    elif not _is_pipe(fd):
+        yield _FileWriter(fd)
+    else:
+        loop = asyncio.get_running_loop()
+        make: Callable[[], asyncio.streams.FlowControlMixin] = asyncio.streams.FlowControlMixin
+        transport, protocol = await loop.connect_write_pipe(make, os.fdopen(os.dup(fd), "wb", buffering=0))
+        writer = asyncio.StreamWriter(transport, protocol, None, loop)
+        try:
+            yield writer
+        finally:
+            await close(writer)
+
+
+async def close(writer: asyncio.StreamWriter) -> None:
+    """Close when all is sent; a peer that does not take it in time loses it."""
+    try:
+        async with asyncio.timeout(_FLUSH_SECONDS):
+            writer.close()
+            await writer.wait_closed()
+    except OSError:  # gone before us, or TimeoutError
+        writer.transport.abort()
+
+
+class _FileReader:
+    """Reads what the loop cannot watch. One thread for each read, a daemon: a terminal that stays silent must not
+    keep the process from ending."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    async def read(self, n: int, /) -> bytes:
+        octets: Future[bytes] = Future()
+        octets.set_running_or_notify_cancel()  # from here on the thread alone ends it
+        threading.Thread(target=self._read_into, args=(n, octets), daemon=True).start()
+        return await asyncio.wrap_future(octets)
+
+    def _read_into(self, n: int, octets: Future[bytes]) -> None:
+        try:
+            octets.set_result(os.read(self._fd, n))
+        except OSError as error:
+            octets.set_exception(error)
+
+
+class _FileWriter:
+    """Writes what the loop cannot watch."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._data = b""
+
+    def write(self, data: bytes, /) -> None:
+        self._data += data
+
+    async def drain(self) -> None:
+        data, self._data = self._data, b""
+        await asyncio.to_thread(self._write_all, data)
+
+    def _write_all(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._fd, data) :]
