@@ -117,6 +117,7 @@ INTERNAL_ERROR = Reply(421, "4.3.0", "Internal error, closing transmission chann
 SHUTTING_DOWN = Reply(421, "4.3.2", "Service shutting down, closing transmission channel")
 
 # Replies of the single commands.
+HELLO_SYNTAX = Reply(501, "", "Syntax error in parameters or arguments")
 NOOP_OK = Reply(250, "2.0.0", "Ok")
 RSET_OK = Reply(250, "2.0.0", "Requested mail action okay, completed")
 VRFY_NEUTRAL = Reply(252, "2.5.0", "Cannot VRFY user, but will accept message and attempt delivery")

@@ -123,7 +123,7 @@ class ServerSession:
             raise RuntimeError("reply() without an event that waits for one")
         # A refused BDAT is answered when its octets have been read; until then the reply waits in its chunk.
         if self._chunk is None or event.__class__ is not Data or reply.code == 421:
-            self._send(reply)
+            self._send(reply, is_plain=event.__class__ in _WITHOUT_ENHANCED_CODE)
         elif not effect:
             self._chunk.refusal = replies.LOCAL_ERROR if reply.is_positive else reply
         if effect or event.__class__ in _IRREVOCABLE or self._is_quit(event):
@@ -199,8 +199,8 @@ class ServerSession:
         self._decoder = self._checker = self._chunk = None
         self._end_was_seen = False
 
-    def _send(self, reply: Reply) -> None:
-        wire = reply.wire if self._dialect.has_enhanced_codes else reply.wire_without_enhanced()
+    def _send(self, reply: Reply, *, is_plain: bool = False) -> None:
+        wire = reply.wire_without_enhanced() if is_plain or not self._dialect.has_enhanced_codes else reply.wire
         self._output.append(wire)
         self._output_size += len(wire)
 
@@ -262,7 +262,7 @@ class ServerSession:
 
     def _hello(self, verb: str, argument: str) -> _Step:
         if not argument:
-            return self._refuse(replies.SYNTAX)
+            return self._refuse(replies.HELLO_SYNTAX)
         if verb == "HELO":
             return Hello(verb, argument, (), self._dialect.helo)
         self._is_extended = True
@@ -494,6 +494,8 @@ class ServerSession:
 
 
 _NO_PARAMETERS: Mapping[str, str] = {}
+# RFC 2034 §4: "except the initial greeting and any response to HELO or EHLO", whatever a policy says there.
+_WITHOUT_ENHANCED_CODE = frozenset((Connected, Hello))
 _IRREVOCABLE = frozenset((Connected, EndOfData))
 _WITHOUT_TRANSACTION = frozenset((State.START, State.READY, State.CLOSED))
 

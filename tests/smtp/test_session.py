@@ -228,8 +228,8 @@ def test_is_reading_body() -> None:
 # What is refused here: every mistake with its code and enhanced code
 
 MISTAKES = [
-    (b"", b"HELO", "501 5.5.4"),
-    (b"", b"EHLO  ", "501 5.5.4"),
+    (b"", b"HELO", "501 Syntax"),
+    (b"", b"EHLO  ", "501 Syntax"),
     (b"", b"MAIL FROM:<a@b>", "503 5.5.1"),
     (b"", b"XYZZY", "500 5.5.2"),
     (b"", b"", "500 5.5.2"),
@@ -339,6 +339,13 @@ def test_banner_554_leaves_only_quit() -> None:
     assert driver.session.is_closed
 
 
+def test_greetings_have_no_enhanced_code() -> None:
+    """RFC 2034 §4, whatever a policy says."""
+    driver = Driver(answer=refuse(Hello, Reply(550, "5.7.1", "no\nno")))
+    assert driver.feed(b"EHLO x\r\nHELO x\r\n") == b"550-no\r\n550 no\r\n" * 2
+    assert Driver(answer=refuse(Connected, Reply(421, "4.3.2", "Busy"))).banner == b"421 Busy\r\n"
+
+
 def test_banner_421_closes() -> None:
     driver = Driver(answer=refuse(Connected, Reply(421, "", "Busy")))
     assert driver.session.is_closed
@@ -351,7 +358,7 @@ def test_421_closes_wherever_it_is_given(kind: type) -> None:
     farewell = Reply(421, "4.7.0", "Enough")
     driver = Driver(answer=refuse(kind, farewell))
     output = driver.feed(ENVELOPE + b"DATA\r\n.\r\nRSET\r\nNOOP\r\n")
-    assert output.endswith(b"421 4.7.0 Enough\r\n")
+    assert output.endswith(b"421 Enough\r\n" if kind is Hello else b"421 4.7.0 Enough\r\n")
     assert driver.session.is_closed
     assert driver.session.farewell == farewell
     assert codes(output).count(421) == 1
