@@ -321,13 +321,11 @@ class _Composer:
         return Place(line, start.column + 1, max(1, min(length, rest)))
 
     def _visible_place(self, item: Node) -> Place:
-        """The dash of an empty entry: the parser gives the place behind it, often in a later line."""
-        if isinstance(item, ScalarNode) and item.text:  # ~ or null
-            return item.place
-        line, column = item.place.line, item.place.column - 1
-        while line > 1 and not self._document.line(line)[:column].strip():
-            line, column = line - 1, len(self._document.line(line - 1))
-        return Place(line, max(1, len(self._document.line(line)[:column].rstrip())), 1)
+        """What stands for an entry without a value: ~, null, or where nothing does, the dash before it."""
+        place = item.place
+        if self._document.line(place.line)[place.column - 1 :][:1].strip():
+            return place
+        return Place(place.line, max(1, place.column - 1), 1)
 
     def _syntax_mistake(self, error: yaml.MarkedYAMLError) -> None:
         mark, began = error.problem_mark, error.context_mark

@@ -91,6 +91,9 @@ def test_empty_variable_is_no_value() -> None:
         ("a: !!str b", (1, 4, 7), "tags (!name) are not supported"),
         ("a:\n  -\n  - b", (2, 3, 1), "an entry of a list without a value"),
         ("a:\n  - b\n  -\n", (3, 3, 1), "an entry of a list without a value"),
+        ("a:\n  - # b\n  - c", (2, 3, 1), "an entry of a list without a value"),
+        ("a:\n  - ~", (2, 5, 1), "an entry of a list without a value"),
+        ("a:\n  - ${EMPTY}", (2, 5, 8), "an entry of a list without a value"),
         ("? {a: b}\n: c", (1, 4, 1), "a key must be one word or text"),
         ("a: b\n--- c", (2, 1, 3), "a second document"),
         ("a: \x07", (1, 4, 1), "character \\x07 is not allowed in YAML"),
@@ -105,7 +108,7 @@ def test_empty_variable_is_no_value() -> None:
     ],
 )
 def test_mistake(text: str, place: tuple[int, int, int], words: str) -> None:
-    (mistake,) = read(text).mistakes
+    (mistake,) = read(text, EMPTY="").mistakes
     assert (mistake.line, mistake.column, mistake.length) == place
     assert words in mistake.message
 
