@@ -61,14 +61,13 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         listener, door = self._listener, self._door
         self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
-        listener.connections.add(self)
         peer = peer_of(transport)
         self._ip = peer.ip
         self._dialogue = Dialogue(door.service_for(peer), peer, self._spawn, self._changed)
         now = listener.loop.time()
         if door.timeouts.session:
             self._ends_at = now + door.timeouts.session
-        if not door.has_room(listener.counts, self._ip):
+        if not listener.welcome(self, self._ip):
             self._turn_away()
         elif door.greeting_delay:
             self.deadline = now + door.greeting_delay
@@ -109,11 +108,9 @@ class Connection(asyncio.BufferedProtocol):
         self._dialogue.advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        listener = self._listener
-        listener.counts.leave(self._ip)
         self.deadline = math.inf
         self._dialogue.stop(str(exc) if exc else "connection lost")
-        listener.forget(self)
+        self._listener.forget(self, self._ip)
 
     # What the dialogue calls
 

@@ -8,6 +8,7 @@ its sessions until they end.
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -80,6 +81,24 @@ class Door:
         )
 
 
+@dataclass(slots=True)
+class Room:
+    """How many connections this process can hold at all: descriptors are left for them, and for the stores' files.
+
+    Without it accept() would fail at the limit of the process: uvloop then closes what comes without a reply, asyncio
+    tries again every second, and meanwhile no message could be stored for want of a descriptor.
+    """
+
+    limit: int
+    taken: int = 0
+
+    @classmethod
+    def of_this_process(cls) -> Room:
+        """What the limit of open files leaves."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return cls(limit - min(_DESCRIPTORS_FOR_US, limit // 4))
+
+
 @dataclass(frozen=True, slots=True)
 class _Ear:
     """One socket that is listened to. duplicate: what the loop was given of it."""
@@ -97,10 +116,16 @@ class Listener:
     """
 
     def __init__(
-        self, door: Door, counts: WorkerCounts, loop: asyncio.AbstractEventLoop, on_empty: Callable[[], object]
+        self,
+        door: Door,
+        counts: WorkerCounts,
+        room: Room,
+        loop: asyncio.AbstractEventLoop,
+        on_empty: Callable[[], object],
     ) -> None:
         self.door = door
         self.counts = counts
+        self.room = room
         self.loop = loop
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -144,9 +169,17 @@ class Listener:
             self._ears[index] = await self._listen(ear.sock, ear.backlog)
         return len(deaf)
 
-    def forget(self, connection: Connection) -> None:
+    def welcome(self, connection: Connection, ip: IpAddress | None) -> bool:
+        """A connection has come in; False if it is one too many (it is there all the same, until forget())."""
+        self.connections.add(connection)
+        self.room.taken += 1
+        return self.door.has_room(self.counts, ip) and self.room.taken <= self.room.limit
+
+    def forget(self, connection: Connection, ip: IpAddress | None) -> None:
         """The connection is gone."""
         self.connections.discard(connection)
+        self.room.taken -= 1
+        self.counts.leave(ip)
         if not self.connections:
             self._on_empty()
 
@@ -173,5 +206,7 @@ class Listener:
 
 # Large enough that a 1 MiB message takes few turns of the loop, small enough to stay in the cache.
 _READ_SIZE = 128 * 1024
+# Two batches of stores with 256 files each, their directories, listening sockets, the log.
+_DESCRIPTORS_FOR_US = 600
 # From Python 3.13 on a loop removes the file of a Unix socket with its server. Other workers still listen there.
 _KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}

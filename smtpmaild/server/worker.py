@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import signal
 from collections.abc import Callable
 from enum import IntEnum
@@ -28,7 +29,7 @@ from typing import Any, Protocol
 
 from smtpmaild.facts import Log
 from smtpmaild.server.counts import Counts, WorkerCounts
-from smtpmaild.server.listener import Listener
+from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import SocketTable
@@ -40,6 +41,7 @@ _SERVING = "serving"
 _SWEEP_SECONDS = 1.0
 # How long a client may take to read its last reply when there is no other reason to stay.
 _FAREWELL_SECONDS = 2.0
+_SAME_FAILURE_SECONDS = 1.0
 
 
 class Urgency(IntEnum):
@@ -53,12 +55,12 @@ class Urgency(IntEnum):
 class Generation:
     """What one plan serves in this process."""
 
-    def __init__(self, plan: Plan, counts: WorkerCounts, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, plan: Plan, counts: WorkerCounts, room: Room, loop: asyncio.AbstractEventLoop) -> None:
         self.plan = plan
         self._loop = loop
         self._news = asyncio.Event()  # a listener has become empty, or the urgency has grown
         self._urgency = Urgency.NONE
-        self.listeners = [Listener(one.door, counts, loop, self._news.set) for one in plan.listeners]
+        self.listeners = [Listener(one.door, counts, room, loop, self._news.set) for one in plan.listeners]
 
     @property
     def is_empty(self) -> bool:
@@ -158,7 +160,8 @@ class Worker:
         self._loop = loop
         self._counts = counts
         self._superior = superior
-        self._current = Generation(plan, counts, loop)
+        self._room = Room.of_this_process()
+        self._current = Generation(plan, counts, self._room, loop)
         self._old: dict[Generation, asyncio.Task[None]] = {}
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
@@ -234,7 +237,7 @@ class Worker:
         before = self._current
         plan = await asyncio.to_thread(next_plan, before.plan)
         sockets = self.sockets.rebind(plan.sockets)
-        generation = Generation(plan, self._counts, self._loop)
+        generation = Generation(plan, self._counts, self._room, self._loop)
         try:
             await generation.open(sockets)
         except BaseException:
@@ -291,15 +294,20 @@ def new_loop(plan: Plan) -> asyncio.AbstractEventLoop:
     else:
         loop = asyncio.new_event_loop()
 
+    logged_at: dict[type, float] = {}
+
     def log_failure(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
+        cause, error = context["message"], context.get("exception")
+        if loop.time() < logged_at.get(error.__class__, -math.inf) + _SAME_FAILURE_SECONDS:
+            return  # asyncio says a hundred times a second that there are no more descriptors
+        logged_at[error.__class__] = loop.time()
         if error is None:
-            plan.log.error("loop_failure", cause=context["message"])
+            plan.log.error("loop_failure", cause=cause)
             return
         try:
             raise error
         except BaseException:
-            plan.log.exception("loop_failure", cause=context["message"])
+            plan.log.exception("loop_failure", cause=cause)
 
     loop.set_exception_handler(log_failure)
     return loop
