@@ -82,13 +82,15 @@ class Service:
 class _Reception:
     """A message while it is read and stored: from DATA to the reply to its end.
 
-    refusal: a verdict on the way; the rest of the body is read and dropped.  full: deliveries that asked for a break.
-    outcomes: what the stores said so far.  answers_later: end of data was answered with WAIT.
+    refusal: a verdict on the way; the rest of the body is read and dropped.  refused_by: who gave it.  full:
+    deliveries that asked for a break.  outcomes: what the stores said so far.  answers_later: end of data was answered
+    with WAIT.
     """
 
     deliveries: list[Delivery]
     content: Content
     refusal: Reply | None = None
+    refused_by: str = ""
     full: int = 0
     outcomes: list[Outcome] = field(default_factory=list)
     answers_later: bool = False
@@ -306,7 +308,8 @@ class Receiver:
                 return self._note_refusal("DATA", "", trouble)
         if self.effect:
             self._begin(by_sink)
-        return verdict or event.success
+        # RFC 5321 §4.1.1.4: the client sends its message after 354 only, whatever word of praise a policy has.
+        return verdict if verdict is not None and verdict.code == 354 else event.success
 
     def _destinations_by_sink(self) -> dict[str, list[Destination]]:
         by_sink: dict[str, list[Destination]] = {}
@@ -334,6 +337,7 @@ class Receiver:
         reception = self._in_reception()
         if verdict is not None and not verdict.is_positive:
             reception.refusal = verdict
+            reception.refused_by = self.session.decided_by
             reception.abort()
             return None
         if not self.effect:
@@ -356,6 +360,7 @@ class Receiver:
         self.service.metrics.bytes_received += event.size
         refusal = event.failure or reception.refusal
         if refusal is not None:
+            self.session.decided_by = "" if event.failure else reception.refused_by
             return self._refuse_message(refusal, event.size)
         return self._ask(Moment.DATA, self._message_decided, event, self._in_transaction(), reception.content)
 
@@ -367,21 +372,22 @@ class Receiver:
         if verdict is None and reception.deliveries:
             success = Reply(250, "2.0.0", f"Ok: queued as {transaction.envelope.queue_id}")
 
+        stores = len(reception.deliveries)
+
         def done(outcome: Outcome) -> None:
             reception.outcomes.append(outcome)
-            if reception.answers_later and len(reception.outcomes) == len(reception.deliveries):
+            if reception.answers_later and len(reception.outcomes) == stores:
                 self._resume(self._stored(reception, transaction, success))
 
-        for delivery in reception.deliveries:
-            delivery.commit(done)
-        if len(reception.outcomes) == len(reception.deliveries):
+        while reception.deliveries:
+            reception.deliveries.pop(0).commit(done)  # from here on the store's own: nobody may abort it
+        if len(reception.outcomes) == stores:
             return self._stored(reception, transaction, success)
         reception.answers_later = True
         return WAIT
 
     def _stored(self, reception: _Reception, transaction: Transaction, success: Reply) -> Reply:
         """All stores have answered: the worst of their replies is the reply to the message."""
-        reception.deliveries = []
         reception.content.close()
         worst = worst_reply(reception.outcomes)
         reply = success if worst is None or worst.is_positive else worst
@@ -423,8 +429,7 @@ class Receiver:
             decided_by=self.session.decided_by,
             seconds=round(time.time() - envelope.received_at, 4),
         )
-        if self._transaction is transaction:
-            self._transaction = self._reception = None
+        self._transaction = self._reception = None
 
     # The end of the session
 
@@ -441,8 +446,7 @@ class Receiver:
         again, having seen no 250, which is the duplicate that SMTP cannot exclude (RFC 1047).
         """
         self._is_stopped = True
-        if self._reception is None or not self._reception.answers_later:
-            self._forget_transaction()
+        self._forget_transaction()
         session = self.session
         self.service.log.info(
             "session_closed",

@@ -174,26 +174,35 @@ def log_of(service: Service) -> RecordingLog:
 
 
 class Says(Policy):
-    """Gives its verdict at the stages it was told; later=True makes it wait a turn of the loop first."""
+    """Gives its verdict at the stages it was told; later: as an awaitable; reads: wants the body."""
 
-    needs_body = True
-
-    def __init__(self, *, later: bool = False, name: str = "tester", **verdicts: Reply | Exception) -> None:
+    def __init__(
+        self,
+        verdicts: Mapping[str, Reply | Exception] | None = None,
+        *,
+        later: bool = False,
+        reads: bool = False,
+        name: str = "tester",
+    ) -> None:
         self.name = name
+        self.needs_body = reads
         self.is_later = later
-        self.verdicts = verdicts
+        self.verdicts = dict(verdicts or {})
         self.parts: list[bytes] = []
         self.body = b""
         self.header = b""
 
     def _say(self, stage: str) -> Any:
+        return self._later(stage) if self.is_later else self._now(stage)
+
+    def _now(self, stage: str) -> Reply | None:
         verdict = self.verdicts.get(stage)
         if isinstance(verdict, Exception):
             raise verdict
-        return self._later(verdict) if self.is_later else verdict
-
-    async def _later(self, verdict: Reply | None) -> Reply | None:
         return verdict
+
+    async def _later(self, stage: str) -> Reply | None:
+        return self._now(stage)
 
     def connect(self, session: Any) -> Any:
         return self._say("connect")
@@ -215,5 +224,7 @@ class Says(Policy):
         return self._say("part")
 
     def message(self, transaction: Any, content: Any) -> Any:
-        self.header, self.body = content.header, content.read()
+        self.header = content.header
+        if self.needs_body:
+            self.body = content.read()
         return self._say("message")
