@@ -124,6 +124,14 @@ def _unix_options(config: Config) -> Findings:
             yield Finding(("listeners", number, key), message, "warning", of_key=True)
 
 
+def _trusted_proxies(config: Config) -> Findings:
+    for number, listener in enumerate(config.listeners):
+        for index, network in enumerate(listener.xforward_from):
+            if network.prefixlen == 0:
+                message = f"{network} is everybody: any client could give itself another address with XFORWARD"
+                yield Finding(("listeners", number, "xforward_from", index), message)
+
+
 def _stores(config: Config) -> Findings:
     for name, domain in config.local_domains.items():
         yield from _store(config, ("local_domains", name, "deliver"), domain.deliver)
@@ -329,6 +337,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _listener_names,
     _listen_addresses,
     _unix_options,
+    _trusted_proxies,
     _accepts_something,
     _stores,
     _unused_stores,

@@ -77,6 +77,11 @@ class Wording:
         """The keys that are valid in the mapping at a location."""
         return [key for schema in self._schemas(loc) for key in schema.get("properties", ())]
 
+    def home(self, key: str) -> str:
+        """`; it belongs under limits`, for a key that stands in the wrong section."""
+        sections = [section for section in self.keys(()) if key in self.keys((section,))]
+        return f"; it belongs under {sections[0]}" if sections else ""
+
     def values(self, loc: Loc) -> list[str]:
         """The words that are valid at a location."""
         return [str(word) for schema in self._schemas(loc) for word in _words(schema)]
@@ -122,7 +127,8 @@ def _unknown_key(wording: Wording, error: ErrorDetails) -> str:
     section = wording.section(tuple(parent))
     if key in _LATER_KEYS:
         return f"'{key}'{section} comes with a later version"
-    return f"unknown key '{key}'{section}{did_you_mean(str(key), wording.keys(tuple(parent)))}"
+    hint = did_you_mean(str(key), wording.keys(tuple(parent))) or wording.home(str(key))
+    return f"unknown key '{key}'{section}{hint}"
 
 
 def _missing_key(wording: Wording, error: ErrorDetails) -> str:
