@@ -63,12 +63,13 @@ def is_one_of(address: str, domains: Sequence[str], addresses: Sequence[str]) ->
 
 
 @given(RULES, RULES)
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 def test_hidden_rule_matches_nothing_of_its_own(earlier: RelayRule, later: RelayRule) -> None:
     if hides(earlier, later):
         assert all(matches(earlier, mail) for mail in WORLD if matches(later, mail))
 
 
+@settings(deadline=None)
 @given(st.lists(RULES, max_size=6))
 def test_index_finds_what_comparing_all_finds(rules: list[RelayRule]) -> None:
     slow = []

@@ -207,7 +207,7 @@ def test_whatever_the_models_are_given(value: dict[str, object]) -> None:
 
 
 @given(st.text(max_size=200))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_whatever_the_text_is(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_text(text, "smtp.yaml", {})

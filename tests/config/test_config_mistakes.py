@@ -3,7 +3,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpmaild.config.mistakes import ConfigError, Mistake, did_you_mean, visible
@@ -71,6 +71,7 @@ def test_message_is_safe_to_print() -> None:
     assert visible("a\nb\u2028") == "a\\nb\\u2028"
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 60), st.integers(1, 60), st.text())
 def test_whatever_the_line_holds(source: str, column: int, length: int, message: str) -> None:
     rendered = mistake(source.replace("\n", ""), column, length, message).render()

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -134,6 +134,7 @@ TEXTS = st.lists(st.tuples(NUMBERS, st.sampled_from(["", " "]), st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_schema_agrees_with_parser(text: str) -> None:
     assert schema_takes("size", text) == parser_takes(parse_size, text)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from smtpmaild.config import yaml_nodes
@@ -185,6 +185,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=60), st.lists(FRAGMENTS, max_size=30).map("".join)))
 @example("? - a\n: b")
 @example("a: |\n\t${X}")
@@ -200,6 +201,7 @@ def test_whatever_the_file_holds(text: str) -> None:
         mistake.render()
 
 
+@settings(deadline=None)
 @given(st.lists(FRAGMENTS, max_size=30).map("".join))
 def test_loader_in_python_finds_the_same_values(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
