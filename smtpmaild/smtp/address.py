@@ -95,8 +95,9 @@ def parse_forward_path(text: str, to_ascii: ToAscii = no_idna) -> tuple[Address,
 
 def parse_mailbox(text: str, to_ascii: ToAscii = no_idna) -> Address | None:
     """A mailbox without angle brackets, whole: 'user@example.com'."""
-    found = _parse_path(f"<{text}>", to_ascii) if ":" not in text.partition("@")[0] or text[:1] == '"' else None
-    return found[0] if found and not found[1] and found[0].text == text else None
+    found = _parse_path(f"<{text}>", to_ascii)
+    # What is not all of the text stood behind a source route, or before a second path.
+    return found[0] if found and found[0].text == text else None
 
 
 def _parse_path(text: str, to_ascii: ToAscii) -> tuple[Address, str] | None:

@@ -27,7 +27,7 @@ class ServerOptions:
     message_size: bytes, 0 for no limit.  recipients: accepted ones per message.  body_line: octets of a message line
     without CRLF, 0 for any.  keep_bare_newlines: do not refuse a message for a bare CR or LF.  allow_bare_lf: LF ends
     a command as CRLF does; never the end of data.  bad_commands, refused_recipients: how many before 421.  listens:
-    verbs that the driver wants to answer itself (NOOP, VRFY, ... and "linetobig").
+    verbs that the driver wants to answer itself (NOOP, VRFY, ... and "linetobig"); it offers none of them by that.
     """
 
     hostname: str

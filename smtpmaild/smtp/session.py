@@ -12,6 +12,7 @@ paused, and input waits behind it in order, until reply(). All state changes go 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final
@@ -302,11 +303,11 @@ class ServerSession:
             return _ANSWERED
         return Rcpt(forward_path, parameters, Reply(250, "2.1.5", f"recipient {forward_path.text} OK"))
 
-    def _parse_parameters(self, tail: str, known: Mapping[str, object]) -> Mapping[str, str] | Reply:
+    def _parse_parameters(self, tail: str, known: Mapping[str, re.Pattern[str]]) -> Mapping[str, str] | Reply:
         if not tail.strip(" "):
             return _NO_PARAMETERS
         # Outside extended mode no parameter is known (RFC 5321 §4.1.1.11).
-        return parse_parameters(tail, known if self._is_extended else {})  # type: ignore[arg-type]
+        return parse_parameters(tail, known if self._is_extended else {})
 
     def _data(self, verb: str, argument: str) -> _Step:
         if argument:

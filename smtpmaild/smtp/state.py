@@ -107,7 +107,7 @@ NEXT: Mapping[Cause, Mapping[State, State]] = {
     Cause.DATA: {State.RECIPIENT: State.DATA},
     Cause.BDAT: {State.RECIPIENT: State.CHUNKS},
     Cause.CHUNK_REFUSED: {State.RECIPIENT: State.CHUNKS_FAILED, State.CHUNKS: State.CHUNKS_FAILED},
-    Cause.END: {State.RECIPIENT: State.READY, **_GREETED},
+    Cause.END: _GREETED,
     # RFC 5321 §4.1.1.5: RSET forgets sender, recipients and mail data, not the greeting.
     Cause.RSET: _GREETED,
     Cause.CLOSE: dict.fromkeys(State, State.CLOSED),
