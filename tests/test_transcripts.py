@@ -1,4 +1,4 @@
-"""Every dialogue of tests/transcripts, whole, byte by byte and over a socket: the server always says the same."""
+"""Every dialogue of tests/transcripts, whole, byte by byte and over sockets: the server always says the same."""
 
 from __future__ import annotations
 

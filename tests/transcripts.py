@@ -1,4 +1,4 @@
-r"""Protocol tests as dialogues: reads tests/transcripts/*.smtp and plays each of them in three ways.
+r"""Protocol tests as dialogues: reads tests/transcripts/*.smtp and plays each of them in all ways.
 
     # a comment: what this shows, and which paragraph of which RFC wants it
     @config size=1000 disable=CHUNKING,HELP    options of the listener, see CONFIG
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import idna
+import uvloop
 
 from smtpmaild.content import Content
 from smtpmaild.dialogue import Dialogue
@@ -375,7 +376,14 @@ def play_byte_by_byte(transcript: Transcript) -> Played:
 
 def play_over_socket(transcript: Transcript) -> Played:
     """Over TCP on the loopback interface; the client waits where the transcript expects something."""
-    return asyncio.run(asyncio.wait_for(_play_over_socket(transcript), _PATIENCE), debug=True)
+    with asyncio.Runner(debug=True) as runner:
+        return runner.run(asyncio.wait_for(_play_over_socket(transcript), _PATIENCE))
+
+
+def play_over_socket_with_uvloop(transcript: Transcript) -> Played:
+    """The same on the loop that the daemon runs on."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(asyncio.wait_for(_play_over_socket(transcript), _PATIENCE))
 
 
 async def _play_over_socket(transcript: Transcript) -> Played:
@@ -420,6 +428,7 @@ WAYS: Mapping[str, Callable[[Transcript], Played]] = {
     "whole": play_whole,
     "byte by byte": play_byte_by_byte,
     "socket": play_over_socket,
+    "socket with uvloop": play_over_socket_with_uvloop,
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -38,7 +39,7 @@ from smtpmaild.smtp.events import (
     Rcpt,
     XForward,
 )
-from smtpmaild.smtp.extension import Dialect, Extension
+from smtpmaild.smtp.extension import Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.smtp.session import ServerSession
 
@@ -583,13 +584,13 @@ option_sets = st.sampled_from(
 
 @given(dialogues, option_sets, st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=500)
-def test_how_input_is_cut_makes_no_difference(dialogue: bytes, options: object, random: object) -> None:
-    whole = Driver(options)  # type: ignore[arg-type]
+def test_how_input_is_cut_makes_no_difference(dialogue: bytes, options: ServerOptions, random: Random) -> None:
+    whole = Driver(options)
     output = whole.feed(dialogue)
-    cut = Driver(options)  # type: ignore[arg-type]
+    cut = Driver(options)
     pieces, start = b"", 0
     while start < len(dialogue):
-        end = start + random.choice([1, 1, 2, 5, 40])  # type: ignore[attr-defined]
+        end = start + random.choice([1, 1, 2, 5, 40])
         pieces += cut.feed(dialogue[start:end])
         start = end
     assert pieces == output
@@ -600,8 +601,8 @@ def test_how_input_is_cut_makes_no_difference(dialogue: bytes, options: object, 
 
 @given(dialogues, option_sets)
 @settings(deadline=None, max_examples=400)
-def test_every_reply_is_well_formed_and_has_its_enhanced_code(dialogue: bytes, options: object) -> None:
-    driver = Driver(options)  # type: ignore[arg-type]
+def test_every_reply_is_well_formed_and_has_its_enhanced_code(dialogue: bytes, options: ServerOptions) -> None:
+    driver = Driver(options)
     driver.feed(dialogue)
     for output in driver.own:
         assert_enhanced(output)
@@ -609,6 +610,29 @@ def test_every_reply_is_well_formed_and_has_its_enhanced_code(dialogue: bytes, o
         parse_replies(output)
         if has_enhanced_codes(event):
             assert_enhanced(output)
+
+
+texts = st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"..", b"a", b"\x00", b"QUIT", b"\xff" * 70])).map(
+    b"".join
+)
+
+
+@given(texts, st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=200)
+def test_any_message_arrives_as_it_was_sent(text: bytes, random: Random) -> None:
+    driver = Driver(replace(OPTIONS, keep_bare_newlines=True, body_line=0, message_size=0))
+    by_dots = text + b"\r\n"
+    stuffed = b"\r\n".join(b"." + line if line.startswith(b".") else line for line in by_dots.split(b"\r\n"))
+    driver.feed(ENVELOPE + b"DATA\r\n" + stuffed + b".\r\n" + ENVELOPE)
+    assert Body(by_dots) in driver.events
+    rest = text
+    while rest:
+        size = random.randint(1, len(rest))
+        driver.feed(b"BDAT %d\r\n%b" % (size, rest[:size]))
+        rest = rest[size:]
+    assert codes(driver.feed(b"BDAT 0 LAST\r\n")) == [250]
+    assert driver.events[-1] == EndOfData(len(text), None)
+    assert not text or driver.events[-2] == Body(text)
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20))
