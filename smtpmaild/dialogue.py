@@ -73,7 +73,10 @@ class Dialogue:
         self.is_busy = False
         if self.is_stopped:
             return
-        self._settle(result)
+        try:
+            self._settle(result)
+        except Exception:
+            self._failed()
         self.advance()
 
     @property
@@ -96,11 +99,12 @@ class Dialogue:
     async def _await(self, awaitable: Awaitable[Result]) -> None:
         try:
             result = await awaitable
-            self.resume(result)
         except Exception:
             self._failed()
             self.is_busy = False
             self._changed()
+        else:
+            self.resume(result)
 
     def _failed(self) -> None:
         """A bug of ours: the traceback for us, 421 for the peer, and the daemon serves on."""
@@ -111,23 +115,29 @@ class Dialogue:
     def time_out(self) -> None:
         """The peer was silent, or slow, for too long."""
         result = self.receiver.timed_out()
-        if isinstance(result, Reply):
-            self.protocol.close(self.receiver.filtered("timeout", result))
-            self._changed()
-        elif not isinstance(result, Wait) and result is not None:
+        if result is None or isinstance(result, Reply | Wait):
+            self._end_by_timeout(result)
+        else:
             self.is_busy = True
             self._spawn(self._time_out_later(result))
 
     async def _time_out_later(self, awaitable: Awaitable[Result]) -> None:
         result = await awaitable
         self.is_busy = False
-        self.protocol.close(self.receiver.filtered("timeout", result) if isinstance(result, Reply) else None)
+        self._end_by_timeout(result)
+
+    def _end_by_timeout(self, result: Result) -> None:
+        try:
+            self.protocol.close(self.receiver.filtered("timeout", result) if isinstance(result, Reply) else None)
+        except Exception:
+            self._failed()
         self._changed()
 
     def refuse(self, reply: Reply) -> None:
-        """End the session from our side with this reply."""
+        """End the session from our side with this reply, here and now: a message under way is forgotten."""
         self.protocol.close(reply)
         self._changed()
+        self.stop("")
 
     def stop(self, reason: str) -> None:
         """The connection is gone. reason: for the log, where the session did not end by a reply of ours."""
