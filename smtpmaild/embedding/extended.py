@@ -7,12 +7,12 @@ whole, so a refused extension leaves the session as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from smtpmaild.embedding.said import Callback, reply_of
 from smtpmaild.embedding.session import Smtp
 from smtpmaild.envelope import Session, Transaction
-from smtpmaild.policy import Answer
+from smtpmaild.policy import Answer, Verdict
 from smtpmaild.policy.chain import Event, Step
 from smtpmaild.receiver import ReplyFilter
 from smtpmaild.smtp.address import Address
@@ -77,8 +77,8 @@ class Esmtp(Smtp):
             if value is None:
                 return None
             said = handler(self, verb, forward_path or transaction.envelope.reverse_path, key, value)
-            # True is no verdict yet: the callback has its say as well.
-            return None if said is True else self._heard(said, event)
+            answer = self._heard(said, event)
+            return _refusal(answer) if answer is None or isinstance(answer, Reply) else _awaited_refusal(answer)
 
         return ask
 
@@ -174,6 +174,15 @@ def _mode_setter(built: Extension, *, extended: bool) -> Callable[[Session], Non
         built.extend_mode(extended)
 
     return tell
+
+
+def _refusal(verdict: Verdict) -> Verdict:
+    """A success of one option is no verdict on the address: the callback has its say as well."""
+    return None if verdict is None or verdict.is_positive else verdict
+
+
+async def _awaited_refusal(answer: Awaitable[Verdict]) -> Verdict:
+    return _refusal(await answer)
 
 
 def _changed(reply: Reply, said: tuple[int, object] | Reply | None) -> Reply:

@@ -16,7 +16,7 @@ import re
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
@@ -193,8 +193,9 @@ async def _writer(fd: int) -> AsyncIterator[Writer]:
         yield _FileWriter(fd)
     else:
         loop = asyncio.get_running_loop()
-        make: Callable[[], asyncio.streams.FlowControlMixin] = asyncio.streams.FlowControlMixin
-        transport, protocol = await loop.connect_write_pipe(make, os.fdopen(os.dup(fd), "wb", buffering=0))
+        transport, protocol = await loop.connect_write_pipe(
+            lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), os.fdopen(os.dup(fd), "wb", buffering=0)
+        )
         writer = asyncio.StreamWriter(transport, protocol, None, loop)
         try:
             yield writer
