@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import threading
 import time
@@ -19,8 +20,9 @@ import structlog
 
 from smtpmaild.facts import Log
 
-#: Lines that wait for the writer. More come only while standard error is blocked; then new ones are counted, not kept.
-_LINES_WAITING = 20_000
+#: Characters that wait for the writer. More come only while standard error is blocked; new lines are then counted, not
+#: kept. Not a number of lines: a peer can make one of 300 KB, by naming recipients.
+_WAITING = 16 * 1024 * 1024
 #: How long the writer collects before it writes: one write for a few hundred lines under load, 20 ms late at most.
 _COLLECT_SECONDS = 0.02
 
@@ -37,22 +39,48 @@ class LogStream:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._lines: deque[str] = deque()
-        self._dropped = 0
+        # No lock: the left ones are counted by those who log, nearly always one thread, the right ones by the writer's.
+        self._taken, self._written = 0, 0
+        self._dropped, self._told = 0, 0
+        self._tell_dropped: Callable[[int], object] = _tell_nobody
         self._there_is_work = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def is_terminal(self) -> bool:
+        """People are reading."""
+        return os.isatty(self._descriptor)
+
+    def when_dropped(self, tell: Callable[[int], object]) -> None:
+        """Let the thread call `tell` with the number of lines that were dropped, once it can write again."""
+        self._tell_dropped = tell
+
     def write(self, line: str) -> None:
         """Take a line without its line feed. Never blocks while the thread runs; never raises."""
         if self._thread is None:
-            self._write_out(line + "\n")
+            self.write_now(line)
             return
-        if len(self._lines) >= _LINES_WAITING:
+        if self._taken - self._written > _WAITING:
             self._dropped += 1
             return
+        self._taken += len(line)
         self._lines.append(line)
         if not self._there_is_work.is_set():
             self._there_is_work.set()
+
+    def write_now(self, line: str) -> None:
+        """Write a line, however long that takes."""
+        data = memoryview((line + "\n").encode("utf-8", "backslashreplace"))
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:  # somebody who shares the open file has set it so
+                ready = select.poll()
+                ready.register(self._descriptor, select.POLLOUT)
+                ready.poll()
+            except OSError:
+                return  # nobody can read it; the mail is more important than the log
 
     def start(self) -> None:
         """Let a thread write from now on."""
@@ -61,13 +89,17 @@ class LogStream:
         self._thread.start()
 
     def stop(self, timeout: float = 2.0) -> None:
-        """Write what waits and end the thread; give up after `timeout` seconds if nobody reads."""
+        """Write what waits and end the thread; give up after `timeout` seconds if nobody reads.
+
+        Lines that come after it are written at once, or, where nobody reads, not at all.
+        """
         thread = self._thread
         if thread is not None:
             self._stopping = True
             self._there_is_work.set()
             thread.join(timeout)
-            self._thread = None
+            if not thread.is_alive():
+                self._thread = None
 
     def _run(self) -> None:
         while True:
@@ -76,49 +108,52 @@ class LogStream:
                 time.sleep(_COLLECT_SECONDS)
             self._there_is_work.clear()
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
-            if self._dropped:
-                lines.append(f'{{"event": "log_lines_dropped", "level": "error", "lines": {self._dropped}}}')
-                self._dropped = 0
             if lines:
-                self._write_out("\n".join(lines) + "\n")
+                self.write_now("\n".join(lines))
+                self._written += sum(map(len, lines))
+            dropped = self._dropped - self._told
+            if dropped:
+                self._told += dropped
+                self._tell_dropped(dropped)
             if self._stopping and not self._lines:
                 return
 
-    def _write_out(self, text: str) -> None:
-        data = text.encode("utf-8", "backslashreplace")
-        try:
-            while data:
-                data = data[os.write(self._descriptor, data) :]
-        except OSError:
-            pass  # nobody can read it; the mail is more important than the log
+
+def _tell_nobody(lines: int) -> None:
+    pass
 
 
-class _StreamLogger:
+class _Printer:
     """What structlog calls with a rendered line."""
 
-    def __init__(self, stream: LogStream) -> None:
-        write = stream.write
+    def __init__(self, write: Callable[[str], None]) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = self.msg = write
 
 
 def set_up(stream: LogStream, level: str, log_format: str, environment: Mapping[str, str]) -> Log:
     """The logger of this process. log_format: one of FORMATS; auto is console on a terminal and JSON elsewhere."""
-    is_terminal = os.isatty(stream._descriptor)
     if log_format == "auto":
-        log_format = "console" if is_terminal else "json"
-    colours = is_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
-    logger: Log = structlog.wrap_logger(
-        _StreamLogger(stream),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
-            structlog.processors.format_exc_info,
-            *_RENDERERS[log_format](colours),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        cache_logger_on_first_use=True,
-    )
-    return logger
+        log_format = "console" if stream.is_terminal else "json"
+    colours = stream.is_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
+    processors: list[_Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
+        *_RENDERERS[log_format](colours),
+    ]
+
+    def logger(write: Callable[[str], None]) -> Log:
+        made: Log = structlog.wrap_logger(
+            _Printer(write),
+            processors=processors,
+            wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+            cache_logger_on_first_use=True,
+        )
+        return made
+
+    told_now = logger(stream.write_now)
+    stream.when_dropped(lambda lines: told_now.error("log_lines_dropped", lines=lines))
+    return logger(stream.write)
 
 
 def to_stderr(level: str = "info", log_format: str = "auto") -> tuple[LogStream, Log]:
@@ -144,16 +179,13 @@ def _render_json(logger: Any, name: str, event: MutableMapping[str, Any]) -> str
 
 def _escape_values(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if isinstance(value, str) and key != "exception":
-            event[key] = escaped(value)
-        elif isinstance(value, list | dict):
+        if isinstance(value, str):
+            # Of a traceback the lines stay lines; _logfmt puts them on one.
+            event[key] = "\n".join(map(escaped, value.split("\n"))) if key == "exception" else escaped(value)
+        elif isinstance(value, list | dict | tuple):
             event[key] = _encode(value) if value else ""
-    return event
-
-
-def _escape_traceback(logger: Any, name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    if "exception" in event:
-        event["exception"] = "\n".join(escaped(line) for line in event["exception"].split("\n"))
+        elif not isinstance(value, int | float | None):
+            event[key] = escaped(str(value))
     return event
 
 
@@ -174,7 +206,7 @@ def _console(colours: bool) -> list[_Processor]:
         pad_event_to=24,
         exception_formatter=structlog.dev.plain_traceback,
     )
-    return [_escape_values, _escape_traceback, renderer]
+    return [_escape_values, renderer]
 
 
 _RENDERERS: Mapping[str, Callable[[bool], list[_Processor]]] = {
