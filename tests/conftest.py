@@ -1,4 +1,4 @@
-"""What all tests share: Debian programs that some of them talk to, and a session for policies to look at.
+"""What all tests share: Debian programs that some of them talk to, loops that watch themselves, a session to look at.
 
 The only conftest.py: a second one anywhere below would be another module of the same name.
 
@@ -9,8 +9,10 @@ forgotten package would switch a test off and nobody would see it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import sys
 from collections.abc import Callable, Generator
 
 import pytest
@@ -20,6 +22,20 @@ from smtpmaild.envelope import Envelope, Peer, Session, Transaction
 #: Programs in sbin are for us too, whatever the PATH of the caller.
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 IS_REQUIRED = os.environ.get("SMTPMAILD_REQUIRE_DEBIAN") == "1"
+
+
+class WatchfulLoops(asyncio.DefaultEventLoopPolicy):
+    """Each loop of a test runs in debug mode: a call from the wrong thread raises, a lost coroutine is named."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        loop = super().new_event_loop()
+        loop.set_debug(True)
+        return loop
+
+
+# Python 3.14 deprecates policies; there PYTHONASYNCIODEBUG=1 does the same, for the daemons of the tests as well.
+if sys.version_info < (3, 14):
+    asyncio.set_event_loop_policy(WatchfulLoops())
 
 
 def find_program(name: str) -> str:
