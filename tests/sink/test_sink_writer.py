@@ -259,6 +259,17 @@ def test_too_much_in_memory_sheds_load(make_store: MakeStore) -> None:
     assert store.sink.unhealthy() is None
 
 
+def test_messages_go_to_disk_early_while_memory_is_short(make_store: MakeStore) -> None:
+    store = make_store(memory=200_000)
+    first, second = store.begin(to("alice")), store.begin(to("bob"))
+    first.write(b"x" * 60_000)
+    assert store.files() == {}
+    second.write(b"x" * 60_000)
+    store.run_until(lambda: store.writer.held == 60_000)
+    assert [name.split("/")[1] for name in store.files()] == ["bob"]
+    assert store.settle(first, second) == [MESSAGE_ACCEPTED] * 2
+
+
 # Back-pressure.
 
 
