@@ -7,7 +7,7 @@ system is mounted read-only. Each time the health check of the image must first 
 goes in over the loopback interface must land in the volume, and SIGTERM must end the daemon with status 0.
 
 Package indices, mirrors, proxies and certificates are those of this machine: what pip and apt are told here they are
-told within the build, by files that are mounted for its time only. Nothing of it stays in the image.
+told within the build, by files that are mounted for its time only. No word of it stays, just empty mount points.
 
     python3 tests/container.py          as root; exit status 77 where it cannot run: buildah or debootstrap is missing
 """
