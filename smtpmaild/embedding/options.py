@@ -88,7 +88,8 @@ _NAMES = tuple(option.name for option in fields(SessionOptions))
 
 
 def read_options(given: Mapping[str, object]) -> SessionOptions:
-    """The options by their names in any case. Raises TypeError for a name that is none, and for one given twice."""
+    """The options by their names in any case. Raises TypeError for a name that is none, for one given twice, and for
+    one handle without the other."""
     options: dict[str, object] = {}
     for name, value in given.items():
         if name.lower() not in _NAMES:
@@ -96,6 +97,8 @@ def read_options(given: Mapping[str, object]) -> SessionOptions:
         if name.lower() in options:
             raise TypeError(f"the option {name!r} is given twice")
         options[name.lower()] = value
+    if ("handle_in" in options) is not ("handle_out" in options):
+        raise TypeError("handle_in and handle_out belong together")
     return SessionOptions(**options)  # type: ignore[arg-type]
 
 

@@ -198,18 +198,17 @@ class Smtp:
     @asynccontextmanager
     async def _streams(self, sock: sockets.socket | None) -> AsyncIterator[tuple[Reader, Writer, Peer]]:
         handle_in, handle_out = self._options.handle_in, self._options.handle_out
-        if sock is None and isinstance(handle_in, asyncio.StreamReader):
-            assert isinstance(handle_out, asyncio.StreamWriter), "both handles are asyncio streams, or none"
-            yield handle_in, handle_out, peer_of(handle_out.transport)
-            return
-        assert not isinstance(handle_in, asyncio.StreamReader)
-        assert not isinstance(handle_out, asyncio.StreamWriter), "both handles are asyncio streams, or none"
         if sock is not None:
             descriptors = sock.fileno(), sock.fileno()
-        elif handle_in is not None and handle_out is not None:
-            descriptors = handle_in.fileno(), handle_out.fileno()
-        else:
+        elif handle_in is None or handle_out is None:
             descriptors = 0, 1
+        elif isinstance(handle_in, asyncio.StreamReader) and isinstance(handle_out, asyncio.StreamWriter):
+            yield handle_in, handle_out, peer_of(handle_out.transport)
+            return
+        elif isinstance(handle_in, asyncio.StreamReader) or isinstance(handle_out, asyncio.StreamWriter):
+            raise TypeError("handle_in and handle_out are both asyncio streams, or both files")
+        else:
+            descriptors = handle_in.fileno(), handle_out.fileno()
         async with open_streams(*descriptors) as streams:
             yield streams
 

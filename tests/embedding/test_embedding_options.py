@@ -20,6 +20,7 @@ def test_names_in_any_case() -> None:
     [
         ({"timeout": 5}, "there is no option 'timeout'; there are socket, handle_in, "),
         ({"socket": None, "SOCKET": None}, "the option 'SOCKET' is given twice"),
+        ({"handle_in": None}, "belong together"),
     ],
 )
 def test_mistakes(given: dict[str, Any], words: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -558,6 +560,34 @@ def test_handles_that_are_files() -> None:
         asyncio.run(esmtp(handle_in=handle_in, handle_out=handle_out).process())
         handle_out.close()
         assert b"\r\n221 " in output.read()
+
+
+@pytest.mark.parametrize("stream", ["handle_in", "handle_out"])
+def test_handles_of_two_kinds(stream: str) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        with ours, open(os.devnull, "r+b") as file:
+            handles: dict[str, object] = {"handle_in": file, "handle_out": file}
+            handles[stream] = {"handle_in": reader, "handle_out": writer}[stream]
+            with pytest.raises(TypeError, match="both asyncio streams, or both files"):
+                await esmtp(**handles).process()
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_standard_input_and_output() -> None:
+    program = (
+        "import asyncio; from smtpmaild.embedding import Esmtp; asyncio.run(Esmtp(hostname='a.example').process())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=b"NOOP\r\nQUIT\r\n", capture_output=True, timeout=20)
+    assert done.stdout.splitlines() == [
+        b"220 a.example ESMTP smtpmaild Service ready",
+        b"250 2.0.0 Ok",
+        b"221 2.0.0 a.example Service closing transmission channel",
+    ]
 
 
 def test_process_cancelled_ends_the_session() -> None:
