@@ -20,8 +20,6 @@ from smtpmaild.smtp.reply import Reply
 if TYPE_CHECKING:
     from smtpmaild.server.listener import Door, Listener
 
-TOO_MANY_CONNECTIONS = Reply(421, "4.7.0", "Too many connections, try again later")
-
 # After our last reply a client may still be sending. Closing then would make the kernel answer with a reset, which
 # can overtake the reply; so we close our half and listen to the rest of it for a moment.
 _LINGER_SECONDS = 2.0
@@ -37,7 +35,7 @@ class Connection(asyncio.BufferedProtocol):
 
     __slots__ = (
         "_at_eof", "_body_bytes", "_body_since", "_dialogue", "_door", "_ends_at", "_ip", "_is_lingering",
-        "_is_paused", "_listener", "_transport", "_writes_are_paused", "deadline",
+        "_is_paused", "_is_stalled", "_listener", "_transport", "_writes_are_paused", "deadline",
     )  # fmt: skip
 
     _dialogue: Dialogue
@@ -48,6 +46,7 @@ class Connection(asyncio.BufferedProtocol):
         self._door: Door = listener.door
         self._ip: IpAddress | None = None
         self._is_paused = False
+        self._is_stalled = False  # the session goes on in the next turn of the loop: other clients are served between
         self._writes_are_paused = False
         self._is_lingering = False
         self._at_eof = False
@@ -82,7 +81,7 @@ class Connection(asyncio.BufferedProtocol):
             return
         data = bytes(self._listener.buffer[:nbytes])
         dialogue = self._dialogue
-        if dialogue.is_busy or self._writes_are_paused or not dialogue.protocol.has_begun:
+        if dialogue.is_busy or self._is_stalled or self._writes_are_paused or not dialogue.protocol.has_begun:
             # Clients that wait for their replies never come here, so the two system calls of pausing are rare.
             dialogue.protocol.receive_data(data)
             self._pause_reading()
@@ -104,8 +103,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._writes_are_paused = False
-        self._resume_reading()
-        self._dialogue.advance()
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.deadline = math.inf
@@ -137,11 +135,18 @@ class Connection(asyncio.BufferedProtocol):
         if dialogue.is_busy or self._writes_are_paused:
             return
         if was_stalled:
-            self._listener.loop.call_soon(dialogue.advance)
+            self._is_stalled = True
+            self._listener.loop.call_soon(self._go_on)
         elif self._at_eof:
             transport.close()
         else:
             self._resume_reading()
+
+    def _go_on(self) -> None:
+        """What held the session up may be over."""
+        self._is_stalled = False
+        if not self._writes_are_paused and not self._transport.is_closing():
+            self._dialogue.advance()
 
     def _set_deadline(self, *, has_progress: bool) -> None:
         timeouts = self._door.timeouts
@@ -210,7 +215,9 @@ class Connection(asyncio.BufferedProtocol):
         service.log.warning(
             "connection_limit_reached", listener=self._door.name, peer=str(self._dialogue.receiver.session.peer)
         )
-        self._dialogue.refuse(TOO_MANY_CONNECTIONS)
+        # In place of the greeting, so without an enhanced code (RFC 2034 §4).
+        hostname = service.dialect.options.hostname
+        self._dialogue.refuse(Reply(421, "", f"{hostname} Too many connections, try again later"))
 
     def _hang_up(self) -> None:
         farewell = self._dialogue.protocol.farewell

@@ -203,6 +203,13 @@ class Listener:
         for connection in [*self.connections]:
             connection.kill()
 
+    async def finish_tasks(self, seconds: float) -> None:
+        """Let policies and callbacks that wait for something come to their end, or cancel them when the time is up."""
+        if self.tasks:
+            _, late = await asyncio.wait(self.tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+
 
 # Large enough that a 1 MiB message takes few turns of the loop, small enough to stay in the cache.
 _READ_SIZE = 128 * 1024

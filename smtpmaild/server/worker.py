@@ -100,7 +100,6 @@ class Generation:
         await self._until_empty(self.plan.drain_seconds, Urgency.NOW)
         for listener in self.listeners:
             listener.abort()
-        await asyncio.sleep(0)  # connections that are closed now abort their messages while the sinks still run
         # Until what was committed is durable; its sessions are answered by the loop meanwhile.
         await asyncio.to_thread(self._stop_sinks)
         for listener in self.listeners:
@@ -109,6 +108,8 @@ class Generation:
         for listener in self.listeners:
             listener.kill()
         await self._until_empty(_FAREWELL_SECONDS, None)
+        for listener in self.listeners:
+            await listener.finish_tasks(_FAREWELL_SECONDS)
 
     def _stop_sinks(self) -> None:
         for sink in self.plan.sinks:
@@ -166,6 +167,7 @@ class Worker:
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
         self._stop = asyncio.Event()
+        self._urgency = Urgency.NONE
         self._patience = 0.0
 
     @property
@@ -181,7 +183,7 @@ class Worker:
         self._superior.ready(_SERVING)
         timer = self._loop.create_task(self._tick_for_ever())
         await self._stop.wait()
-        if self._reloading is not None:
+        while self._reloading is not None:
             await self._reloading
         self._superior.stopping("waiting for sessions to end")
         await asyncio.gather(self._current.end(self._patience), *self._old.values())
@@ -208,6 +210,7 @@ class Worker:
     def _hurry(self, urgency: Urgency) -> None:
         if not self._stop.is_set():
             self._log.info("draining", seconds=self._current.plan.drain_seconds)
+        self._urgency = max(urgency, self._urgency)
         for generation in (self._current, *self._old):
             generation.hurry(urgency)
         self._stop.set()
@@ -244,6 +247,7 @@ class Worker:
             await generation.end(0.0)
             sockets.close_all_but(self.sockets)
             raise
+        generation.hurry(self._urgency)  # a signal may have come meanwhile
         self._current, old_sockets, self.sockets = generation, self.sockets, sockets
         task = self._old[before] = self._loop.create_task(before.end(before.plan.retire_seconds))
         task.add_done_callback(lambda _: self._old.pop(before))

@@ -1,12 +1,13 @@
 """What the tests of sockets and processes share: a plan with a store in memory, and ways to run it.
 
-`serving(plan)` runs a worker in the loop of a test; `Daemon` runs `python tests/server/house.py` as a process of its
-own, with its log on standard output, one JSON object a line.
+`listening(door)` opens one listener in the loop of a test; `Daemon` runs `python tests/server/house.py` as a process of
+its own, with its log on standard output, one JSON object a line.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import select
@@ -16,18 +17,22 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
+
+import uvloop
 
 from smtpmaild.envelope import Destination, Envelope, Route, Rule, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Chain, Mode
 from smtpmaild.receiver import Service
+from smtpmaild.server.counts import Counts
 from smtpmaild.server.daemon import run
-from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts
+from smtpmaild.server.listener import ConnectionLimits, Door, Listener, Room, Timeouts
 from smtpmaild.server.plan import ListenerPlan, Plan
 from smtpmaild.server.sockets import Address, InheritedAddress, TcpAddress, UnixAddress
 from smtpmaild.sink import Outcome, Post
@@ -190,6 +195,108 @@ def make_plan(door: Door, sink: MemorySink, log: Any, *addresses: Address, **pla
     return Plan((listener,), [sink], log, plan.pop("reload", no_reload), **plan)
 
 
+@asynccontextmanager
+async def listening(
+    door: Door, *, room: Room | None = None, counts: Counts | None = None, buffer: int = 0
+) -> AsyncIterator[tuple[Listener, tuple[str, int]]]:
+    """A listener on a port of its own, swept more often than a worker does it. buffer: the kernel's."""
+    loop = asyncio.get_running_loop()
+    sock = socket.create_server(("127.0.0.1", 0))
+    if buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    counts = counts or Counts(1)
+    listener = Listener(door, counts.worker(0), room or Room(1000), loop, lambda: None)
+    for sink in door.service.sinks.values():
+        sink.start(loop.call_soon_threadsafe)
+    await listener.open(sock, 100)
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(0.02)
+            listener.sweep(loop.time())
+
+    sweeping = loop.create_task(sweep())
+    try:
+        yield listener, sock.getsockname()
+    finally:
+        listener.close()
+        listener.kill()
+        async with asyncio.timeout(PATIENCE):
+            while listener.connections:
+                await asyncio.sleep(0.001)
+        await listener.finish_tasks(0.1)
+        sweeping.cancel()
+        sock.close()
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+}
+
+
+def run_loop(work: Coroutine[Any, Any, None], loop: str = "uvloop") -> None:
+    """asyncio.run() in a loop of this kind."""
+    with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+        runner.run(asyncio.wait_for(work, 2 * PATIENCE))
+
+
+class Guest:
+    """A client in the loop of the test."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    @asynccontextmanager
+    async def connected(cls, address: tuple[str, int], source: str = "127.0.0.1") -> AsyncIterator[Self]:
+        guest = cls(*await asyncio.open_connection(*address, local_addr=(source, 0)))
+        try:
+            yield guest
+        finally:
+            guest.writer.transport.abort()
+            try:
+                await guest.writer.wait_closed()
+            except OSError:
+                pass
+
+    def send(self, *lines: str) -> None:
+        self.writer.write("".join(f"{line}\r\n" for line in lines).encode())
+
+    async def reply(self) -> str:
+        """The next reply, its lines joined; "" at the end of the connection."""
+        lines: list[str] = []
+        while True:
+            line = (await self.reader.readline()).decode()
+            lines.append(line.rstrip("\r\n"))
+            if line[3:4] != "-":
+                return "\n".join(lines)
+
+    async def ask(self, line: str) -> str:
+        self.send(line)
+        return await self.reply()
+
+    async def greet(self) -> None:
+        assert (await self.reply()).startswith("220 ")
+        assert (await self.ask("HELO client.example")).startswith("250 ")
+
+    async def begin_message(self) -> None:
+        self.send("MAIL FROM:<a@client.example>", "RCPT TO:<b@local.example>", "DATA")
+        assert [(await self.reply())[:3] for _ in range(3)] == ["250", "250", "354"]
+
+    async def is_closed(self) -> bool:
+        return await self.reader.read(1) == b""
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for it."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
 class Client:
     """A blocking client that reads line by line."""
 
@@ -202,7 +309,7 @@ class Client:
         self.socket.settimeout(PATIENCE)
         self._file = self.socket.makefile("rb")
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -294,7 +401,7 @@ class Daemon:
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **(environment or {})},
         )
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
