@@ -5,9 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transcripts import FOLDER, WAYS, compare, play_whole, read_transcript, without_queue_ids
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transcripts import (
+    FOLDER,
+    WAYS,
+    Say,
+    Transcript,
+    compare,
+    play_byte_by_byte,
+    play_whole,
+    read_transcript,
+    to_ascii,
+    without_queue_ids,
+)
+
+from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, ServerOptions
+from smtpmaild.smtp.reply import Reply
 
 FILES = sorted(FOLDER.glob("*.smtp"))
+VERDICTS = [
+    {stage: Reply(code, f"{code // 100}.7.1", "No")}
+    for stage in ("helo", "mail", "rcpt", "data", "part", "message")
+    for code in (550, 421)
+]
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
@@ -19,6 +40,34 @@ def test_transcript(path: Path) -> None:
         compare(transcript, played)
         outputs.add(without_queue_ids(played.output))
     assert len(outputs) == 1
+
+
+#: Everything short that a client says in any of the dialogues.
+SAID = sorted({step.data for path in FILES for step in read_transcript(path).steps if isinstance(step, Say)}, key=len)
+SAID = [data for data in SAID if len(data) < 700]
+BEGINNINGS = [
+    b"".join(step.data for step in steps if isinstance(step, Say))
+    for path in FILES
+    for steps in [read_transcript(path).steps[:9]]
+    if "DATA" in path.read_text() or "BDAT" in path.read_text()
+]
+
+
+@given(st.sampled_from(BEGINNINGS), st.lists(st.sampled_from(SAID), max_size=25), st.sampled_from([{}, *VERDICTS]))
+@settings(deadline=None, max_examples=250)
+def test_any_other_dialogue_breaks_nothing(beginning: bytes, rest: list[bytes], verdicts: dict[str, Reply]) -> None:
+    """What was said in one dialogue is said in another: no bug, nothing left open, however it is cut."""
+    options = ServerOptions("mx.local.example", message_size=3000, bad_commands=1000, to_ascii=to_ascii)
+    transcript = Transcript("mixed", options, (*EXTENSIONS, XFORWARD), verdicts)
+    transcript.steps = [Say(beginning), *map(Say, rest)]
+    whole, cut = play_whole(transcript), play_byte_by_byte(transcript)
+    for played in (whole, cut):
+        assert not played.bugs, played.bugs[0]
+        assert played.open_deliveries == 0
+    assert without_queue_ids(cut.output) == without_queue_ids(whole.output)
+    assert [message for _, message in cut.stored] == [message for _, message in whole.stored]
+    assert cut.is_closed == whole.is_closed
+    assert len(whole.stored) == whole.output.count(b" Ok: queued as ")
 
 
 GOOD = """

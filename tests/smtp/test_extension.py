@@ -91,6 +91,7 @@ def test_without_idna_no_smtputf8() -> None:
         (EXTENSIONS, "BODY", "7BIT", True),
         (EXTENSIONS, "BODY", "", False),
         (EXTENSIONS, "BODY", "7BITMIME", False),
+        (EXTENSIONS, "BODY", "8B\u0131TMIME", False),  # an i to a comparison without case, and none
         (without("BINARYMIME"), "BODY", "BINARYMIME", False),
         (EXTENSIONS, "SIZE", "\u0661", False),
         (EXTENSIONS, "SIZE", "1\n", False),

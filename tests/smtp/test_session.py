@@ -5,6 +5,7 @@ What a client sees is told by the transcripts.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -40,6 +41,7 @@ from smtpmaild.smtp.events import (
     XForward,
 )
 from smtpmaild.smtp.extension import Dialect, Extension, ServerOptions
+from smtpmaild.smtp.lines import LineBuffer
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.smtp.session import ServerSession
 
@@ -478,7 +480,8 @@ def test_close_with_a_reply() -> None:
 
 def test_quit_forgets_what_is_behind_it() -> None:
     driver = Driver()
-    assert codes(driver.feed(b"QUIT\r\nNOOP\r\n")) == [221]
+    assert codes(driver.feed(b"QUIT\r\n" + b"NOOP\r\n" * 1000)) == [221]
+    assert [len(part) for part in gc.get_referents(driver.session) if isinstance(part, LineBuffer)] == [0]
     assert driver.session.farewell is not None
     assert driver.session.farewell.code == 221
 
