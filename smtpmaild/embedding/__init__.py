@@ -24,11 +24,24 @@ A callback that raises is logged and answered 451 4.3.0; the session goes on.
 from __future__ import annotations
 
 from smtpmaild.content import Content
-from smtpmaild.embedding.extended import Esmtp, Extension
+from smtpmaild.embedding.extended import Esmtp, Extension, ReplyChange
+from smtpmaild.embedding.said import Callback, Said
 from smtpmaild.embedding.serving import serve
 from smtpmaild.embedding.session import Smtp
 from smtpmaild.envelope import Peer
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 
-__all__ = ["Address", "Content", "Esmtp", "Extension", "Peer", "Reply", "Smtp", "serve"]
+__all__ = [
+    "Address",
+    "Callback",
+    "Content",
+    "Esmtp",
+    "Extension",
+    "Peer",
+    "Reply",
+    "ReplyChange",
+    "Said",
+    "Smtp",
+    "serve",
+]

@@ -121,7 +121,7 @@ class Smtp:
         return accepted or None
 
     @property
-    def values(self) -> dict[str, object]:
+    def values(self) -> dict[str, Any]:
         """What the option functions of extensions made of their parameters, in this transaction."""
         transaction = self._transaction
         return transaction.envelope.values if transaction else {}
@@ -133,8 +133,8 @@ class Smtp:
         return transaction.envelope.queue_id if transaction else ""
 
     @property
-    def context(self) -> object:
-        """What was given to set_callback with the callback that is running."""
+    def context(self) -> Any:
+        """What was given to set_callback with the callback that is running; yours, whatever it is."""
         return self._context
 
     @property
