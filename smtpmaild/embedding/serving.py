@@ -8,7 +8,7 @@ from typing import Any
 
 from smtpmaild.embedding.session import Smtp
 from smtpmaild.server.connection import peer_of
-from smtpmaild.server.streams import close
+from smtpmaild.server.streams import close, hear_out
 
 
 async def serve(
@@ -23,6 +23,7 @@ async def serve(
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await make_session().converse(reader, writer, peer_of(writer.transport))
+            await hear_out(reader, writer)
         finally:
             await close(writer)
 

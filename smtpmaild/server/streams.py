@@ -29,6 +29,8 @@ from smtpmaild.server.connection import peer_of
 _READ_SIZE = 64 * 1024
 # The last line of a 4yz or 5yz reply.
 _ERROR = re.compile(rb"^[45]\d\d ", re.MULTILINE)
+# How long a peer that goes on sending after our last reply is heard out.
+_LINGER_SECONDS = 2.0
 # How long the last replies may take to leave, once the session is over.
 _FLUSH_SECONDS = 30.0
 
@@ -201,6 +203,20 @@ async def _writer(fd: int) -> AsyncIterator[Writer]:
             yield writer
         finally:
             await close(writer)
+
+
+async def hear_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Half-close a connection and drop what still comes in for a moment.
+
+    Closing with input unread would make the kernel reset the connection, and the reset can overtake our last reply.
+    """
+    try:
+        async with asyncio.timeout(_LINGER_SECONDS):
+            writer.write_eof()
+            while await reader.read(_READ_SIZE):
+                pass
+    except OSError:  # gone before us, or TimeoutError
+        pass
 
 
 async def close(writer: asyncio.StreamWriter) -> None:

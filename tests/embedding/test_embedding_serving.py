@@ -41,6 +41,12 @@ def test_sessions_of_their_own() -> None:
     assert len({peer.port for peer in peers}) == 2
 
 
+def test_last_reply_reaches_a_client_that_goes_on_sending() -> None:
+    """Closing at once would reset the connection, and the reset overtakes the reply."""
+    [output] = asyncio.run(with_server(lambda: esmtp(bad_commands=0), b"FROB\r\n" * 50_000))
+    assert output.endswith(b"\r\n421 4.7.0 Too many errors, closing transmission channel\r\n")
+
+
 def test_session_that_cannot_be_made_closes_its_connection() -> None:
     failures: list[object] = []
 

@@ -24,7 +24,7 @@ from smtpmaild.envelope import Peer, Route, Rule, Session, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Chain, Event, Step
 from smtpmaild.receiver import Service
-from smtpmaild.server.streams import StreamSession, close, open_streams
+from smtpmaild.server.streams import StreamSession, close, hear_out, open_streams
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import Dialect, ServerOptions
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
@@ -343,6 +343,22 @@ def test_close_gives_up_on_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyP
             writer.write(b"x" * 10_000_000)
             await close(writer)
             assert writer.transport.is_closing()
+
+    asyncio.run(main())
+
+
+def test_peer_that_never_stops_is_heard_out_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smtpmaild.server.streams._LINGER_SECONDS", 0.05)
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            reader, writer = await asyncio.open_connection(sock=theirs)
+            ours.sendall(b"NOOP\r\n")
+            await hear_out(reader, writer)
+            assert ours.recv(100) == b""  # our half is closed, theirs is not
+            ours.sendall(b"NOOP\r\n")
+            await close(writer)
 
     asyncio.run(main())
 
