@@ -11,6 +11,7 @@ end could be made to see a second message where the sender's server saw one (SMT
 from __future__ import annotations
 
 _END_OF_DATA = b"\r\n.\r\n"
+_LINE_WITH_DOT = b"\r\n."
 # What a chunk may end in that could become the end of data with the next one, longest first.
 _BEGINNINGS = (b"\r\n.\r", b"\r\n.", b"\r\n", b"\r")
 
@@ -31,21 +32,23 @@ class DotDecoder:
     def feed(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Decode a chunk: (message bytes, None), or (message bytes, the input behind the end of data)."""
         data = self._held + data
-        end = data.find(_END_OF_DATA)
+        # One search finds both what ends a body and what is stuffed; most bodies have one such place, their end.
+        dot = data.find(_LINE_WITH_DOT)
+        end = dot if dot < 0 or data.startswith(_END_OF_DATA, dot) else data.find(_END_OF_DATA, dot)
         if end >= 0:
             self._held = b""
-            return self._unstuffed(data[: end + 2]), data[end + 5 :]
+            return self._decoded(data[: end + 2], dot), data[end + 5 :]
         held = b""
         if data[-1:] in b"\r\n.":
             held = next((tail for tail in _BEGINNINGS if data.endswith(tail)), b"")
         self._held = held
-        return self._unstuffed(data[: len(data) - len(held)]), None
+        return self._decoded(data[: len(data) - len(held)], dot), None
 
-    def _unstuffed(self, data: bytes) -> bytes:
+    def _decoded(self, data: bytes, dot: int) -> bytes:
         # RFC 5321 §4.5.2: "If the first character is a period and there are other characters on the line, the first
         # character is deleted." A CRLF is held back with its dot, so none is ever cut between two chunks.
-        if b"\r\n." in data:
-            data = data.replace(b"\r\n.", b"\r\n")
+        if 0 <= dot <= len(data) - len(_LINE_WITH_DOT):
+            data = data.replace(_LINE_WITH_DOT, b"\r\n")
         if self._virtual and data:
             data, self._virtual = data[self._virtual :], 0
         return data

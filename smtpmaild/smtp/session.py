@@ -108,8 +108,10 @@ class ServerSession:
         """The next thing to decide; None: paused until reply(), stalled until data_to_send(), or out of input."""
         while self._pending is None and self._state is not State.CLOSED and self._output_size < _OUTPUT_LIMIT:
             step = self._read()
+            if step is None:
+                return None
             if step is not _ANSWERED:
-                if step is not None and step.__class__ is not Body:
+                if step.__class__ is not Body:
                     self._pending = step
                 return step
         return None
@@ -127,11 +129,11 @@ class ServerSession:
             self._send(reply, is_plain=event.__class__ in _WITHOUT_ENHANCED_CODE)
         elif not effect:
             self._chunk.refusal = replies.LOCAL_ERROR if reply.is_positive else reply
-        if effect or event.__class__ in _IRREVOCABLE or self._is_quit(event):
-            _EFFECTS[event.__class__](self, event, reply)
         if reply.code == 421:
             self.farewell = reply
             self._move(Cause.CLOSE)
+        elif effect or event.__class__ in _IRREVOCABLE or self._is_quit(event):
+            _EFFECTS[event.__class__](self, event, reply)
 
     def data_to_send(self) -> bytes:
         """All replies since the last call."""
