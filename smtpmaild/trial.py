@@ -7,13 +7,13 @@ and, for an accepted recipient, where the mail would land are kept. Nothing touc
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smtpmaild.dialogue import Dialogue
 from smtpmaild.envelope import Destination, Envelope, Peer
-from smtpmaild.facts import Log
 from smtpmaild.receiver import Service
 from smtpmaild.sink import Delivery, Outcome, Post, Sink
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED
@@ -33,8 +33,9 @@ class Question:
 
 @dataclass(slots=True)
 class TrialStep:
-    """One command and what came of it. rule: the policy or rule that decided, "" if it was the protocol itself.
-    where: the line of the config.  lands_in: paths.  notes: what monitored policies would have said."""
+    """One command and what came of it. reply: exactly as sent, its lines separated by "\\n".  rule: the policy or rule
+    that decided, "" if it was the protocol itself.  where: the line of the config.  lands_in: paths.  notes: what
+    monitored policies would have said."""
 
     command: str
     reply: str
@@ -80,19 +81,8 @@ class _DryDelivery:
         pass
 
 
-class _NoLog:
-    def info(self, event: str, **facts: object) -> object:
-        return None
-
-    warning = error = exception = info
-
-
-#: For building what is tried: there is nobody to tell.
-NO_LOG: Log = _NoLog()
-
-
-class _Notes:
-    """The log of a trial: what policies in monitor mode report becomes part of the answer."""
+class Notes:
+    """The log of what is tried: what policies in monitor mode report becomes part of the answer."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -105,20 +95,21 @@ class _Notes:
     warning = error = info
 
     def exception(self, event: str, **facts: object) -> object:
-        self.notes.append(f"{event}: {facts.get('policy', '')}")
+        self.notes.append(f"{facts.get('policy', 'smtpmaild')} raised {sys.exception()!r}")
         return None
 
 
-async def run(service: Service, question: Question) -> list[TrialStep]:
-    """Play the session; the steps in order. Ends where the daemon would end it, or has nothing left to decide."""
-    notes = _Notes()
+async def run(service: Service, question: Question, notes: Notes) -> list[TrialStep]:
+    """Play the session; the steps in order. Ends where the daemon would end it, or has nothing left to decide.
+
+    notes: the log that the service was built with.
+    """
     sinks: Mapping[str, Sink] = {name: _DrySink(sink) for name, sink in service.sinks.items()}
-    chain = replace(service.chain, log=notes)
-    return await _Trial(replace(service, sinks=sinks, chain=chain, log=notes), question, notes).run()
+    return await _Trial(replace(service, sinks=sinks), question, notes).run()
 
 
 class _Trial:
-    def __init__(self, service: Service, question: Question, notes: _Notes) -> None:
+    def __init__(self, service: Service, question: Question, notes: Notes) -> None:
         self._service = service
         self._question = question
         self._notes = notes
@@ -132,21 +123,27 @@ class _Trial:
         task.add_done_callback(self._tasks.discard)
 
     async def run(self) -> list[TrialStep]:
+        try:
+            await self._play()
+        finally:
+            self._dialogue.stop("trial")
+        return self._steps
+
+    async def _play(self) -> None:
         question = self._question
         self._dialogue.advance()
-        await self._keep("connect")
+        if not await self._keep("connect"):
+            return
         # SMTPUTF8 is asked for where an address needs it, as a client would.
         utf8 = "" if question.sender.isascii() and "".join(question.recipients).isascii() else " SMTPUTF8"
         for command in (f"EHLO {question.helo}", f"MAIL FROM:<{question.sender}>{utf8}"):
             if not await self._say(command):
-                return self._steps
+                return
         accepted = [await self._say(f"RCPT TO:<{recipient}>") for recipient in question.recipients]
         if question.message is not None and any(accepted) and await self._say("DATA"):
             stuffed = (b"\r\n" + question.message).replace(b"\r\n.", b"\r\n..")[2:]
             end = b"" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n"
             await self._say("message", stuffed + end + b".")
-        self._dialogue.stop("trial")
-        return self._steps
 
     async def _say(self, command: str, line: bytes | None = None) -> bool:
         if self._dialogue.protocol.is_closed:
@@ -158,7 +155,7 @@ class _Trial:
         while self._tasks:
             await asyncio.wait(self._tasks)
         receiver = self._dialogue.receiver
-        step = TrialStep(command, _first_line(self._dialogue.protocol.data_to_send()), receiver.session.decided_by)
+        step = TrialStep(command, _text(self._dialogue.protocol.data_to_send()), receiver.session.decided_by)
         step.notes, self._notes.notes = self._notes.notes, []
         if step.rule.endswith(")"):
             step.rule, _, where = step.rule[:-1].rpartition(" (")
@@ -171,10 +168,8 @@ class _Trial:
         return step.code < 400
 
 
-def _first_line(output: bytes) -> str:
-    """The reply as one line: of a multi-line one the first line and the number of the others."""
-    lines = output.decode("ascii").splitlines()
-    return lines[0] if len(lines) == 1 else f"{lines[0]} (+{len(lines) - 1} lines)" if lines else "421 closed"
+def _text(output: bytes) -> str:
+    return "\n".join(output.decode("ascii").splitlines())
 
 
 def outcome(steps: Sequence[TrialStep]) -> str:

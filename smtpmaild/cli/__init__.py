@@ -44,6 +44,8 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         if config is None:
             click.echo(context.get_help())
             raise click.UsageError("--config FILE is missing")
+        if listener and not stdin:
+            raise click.UsageError("--listener goes with --stdin; a daemon serves all of them")
         sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
@@ -54,12 +56,9 @@ for command in (check, completion, healthcheck, schema, try_, version):
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Never returns."""
     try:
-        cli.main(arguments, prog_name="smtpmaild", standalone_mode=False)
+        sys.exit(cli.main(arguments, prog_name="smtpmaild", standalone_mode=False) or EX_OK)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(EX_USAGE if isinstance(error, click.UsageError) else EX_SOFTWARE)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    sys.exit(EX_OK)

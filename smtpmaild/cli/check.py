@@ -14,4 +14,5 @@ def check(path: str) -> None:
     config = read_config(path)
     for warning in config.warnings:
         click.echo(warning.render(), err=True)
-    click.echo(f"{path}: no mistakes, {len(config.warnings)} warnings")
+    warnings = len(config.warnings)
+    click.echo(f"{path}: no mistakes, {warnings} warning{'' if warnings == 1 else 's'}")

@@ -13,7 +13,14 @@ EX_UNAVAILABLE = 69
 
 @click.command(epilog="Example: smtpmaild healthcheck --config smtp.yaml")
 @config_option
-@click.option("--timeout", default=5.0, show_default=True, metavar="SECONDS", help="How long to wait for the banner.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the banner.",
+)
 def healthcheck(path: str, timeout: float) -> None:
     """Connect to a listener of the configuration; exit status 0 if it greets with 220, else 69."""
     from smtpmaild.config.sockets import InheritedSocket
@@ -27,5 +34,5 @@ def healthcheck(path: str, timeout: float) -> None:
         sys.exit(EX_UNAVAILABLE)
     answer = probe(reachable[0], timeout)
     click.echo(f"{reachable[0]}: {answer}")
-    if not answer.startswith("220 "):
+    if not answer.startswith("220"):
         sys.exit(EX_UNAVAILABLE)

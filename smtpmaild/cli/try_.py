@@ -14,11 +14,15 @@ import click
 from smtpmaild.cli.options import config_option, read_config
 
 if TYPE_CHECKING:
+    from smtpmaild.config import Config
+    from smtpmaild.facts import Log
     from smtpmaild.receiver import Service
     from smtpmaild.trial import TrialStep
 
 #: What came of it -> exit status (75 is EX_TEMPFAIL, 77 EX_NOPERM).
 STATUS = {"accept": 0, "defer": 75, "reject": 77}
+#: What came of it -> the first digit of the reply that says so.
+DIGIT = {"defer": 4, "reject": 5}
 
 
 @click.command("try", epilog="Example: smtpmaild try -c smtp.yaml --from a@b.example --to user@example.com")
@@ -50,18 +54,35 @@ def try_(
     """
     import asyncio
 
-    from smtpmaild.trial import Question, outcome, run, with_crlf
+    from smtpmaild.trial import Notes, Question, outcome, run, with_crlf
 
+    config = read_config(path)
     content = None if message is None else with_crlf(message.read())
-    question = Question(_bare(sender), [_bare(one) for one in recipients], _ip(client), helo, content)
-    steps = asyncio.run(run(_service(path, listener), question))
+    question = Question(
+        _address(sender, "--from"),
+        [_address(one, "--to") for one in recipients],
+        _ip(client),
+        _printable(helo, "--helo"),
+        content,
+    )
+    notes = Notes()
+    name, service = _service(config, listener, notes)
+    steps = asyncio.run(run(service, question, notes))
+    for step in steps:
+        step.where = step.where or _place_of_policy(config, step.rule)
     verdict = outcome(steps)
-    click.echo(_as_json(steps, verdict) if as_json else _as_text(steps, verdict))
+    click.echo(_as_json(steps, verdict, name) if as_json else _as_text(steps, verdict, name, client or "this machine"))
     sys.exit(STATUS[verdict])
 
 
-def _bare(address: str) -> str:
-    return address.removeprefix("<").removesuffix(">")
+def _address(text: str, option: str) -> str:
+    return _printable(text, option).removeprefix("<").removesuffix(">")
+
+
+def _printable(text: str, option: str) -> str:
+    if not text.isprintable():  # a line end would begin another command
+        raise click.BadParameter(f"{text!r} contains what cannot be typed", param_hint=option)
+    return text
 
 
 def _ip(text: str) -> str:
@@ -71,28 +92,55 @@ def _ip(text: str) -> str:
         raise click.BadParameter(f"{text!r} is not an IP address", param_hint="--client") from None
 
 
-def _service(path: str, listener: str | None) -> Service:
+def _service(config: Config, listener: str | None, log: Log) -> tuple[str, Service]:
     from smtpmaild import app
-    from smtpmaild.trial import NO_LOG
 
-    config = read_config(path)
-    doors = app.build(config, NO_LOG).doors
+    doors = app.build(config, log).doors
     name = listener or config.listeners[0].name
     if name not in doors:
         raise click.BadParameter(f"there is no listener {name!r}, only {', '.join(doors)}", param_hint="--listener")
-    return doors[name].service
+    return name, doors[name].service
 
 
-def _as_json(steps: Sequence[TrialStep], verdict: str) -> str:
-    return json.dumps({"outcome": verdict, "steps": [asdict(step) for step in steps]}, indent=2)
+def _place_of_policy(config: Config, rule: str) -> str:
+    return config.where("policies", rule) if rule in config.policies.model_fields_set else ""
 
 
-def _as_text(steps: Sequence[TrialStep], verdict: str) -> str:
+def _as_json(steps: Sequence[TrialStep], verdict: str, listener: str) -> str:
+    return json.dumps({"outcome": verdict, "listener": listener, "steps": [asdict(step) for step in steps]}, indent=2)
+
+
+def _as_text(steps: Sequence[TrialStep], verdict: str, listener: str, client: str) -> str:
     lines = []
     for step in steps:
-        lines.append(f"{step.command}\n    {step.reply}")
-        if step.rule:
-            lines.append(f"    decided by {step.rule}" + (f", {step.where}" if step.where else ""))
+        command = f"connect from {client} to listener {listener}" if step.command == "connect" else step.command
+        lines += [command, *_reply(step)]
+        lines += [f"    decided by {_decided_by(step)}"] if step.rule or step.code >= 400 else []
         lines += [f"    lands in {path}" for path in step.lands_in]
         lines += [f"    note: {note}" for note in step.notes]
-    return "\n".join([*lines, verdict])
+    return "\n".join([*lines, "", _conclusion(steps, verdict)])
+
+
+def _reply(step: TrialStep) -> list[str]:
+    """The reply; of what we offer to EHLO only how much it is, for --json has it in full."""
+    first, *others = step.reply.split("\n")
+    if not others or step.code >= 400:
+        return [f"    {line}" for line in (first, *others)]
+    return [f"    {first[:3]} {first[4:]} (and {len(others)} more lines)"]
+
+
+def _decided_by(step: TrialStep) -> str:
+    where = f" ({step.where})" if step.where else ""
+    return f"{step.rule}{where}" if step.rule else "the protocol and its limits"
+
+
+def _conclusion(steps: Sequence[TrialStep], verdict: str) -> str:
+    recipients = [step for step in steps if step.command.startswith("RCPT")]
+    accepted = sum(step.code < 400 for step in recipients)
+    taken = f"{accepted} of {len(recipients)} recipients accepted"
+    decisive = next((step for step in steps if step.code // 100 == DIGIT.get(verdict)), None)
+    if decisive is not None:
+        told = f"{verdict}: {decisive.command} is answered {decisive.reply.splitlines()[-1]}"
+        return f"{told}; {taken}" if recipients else told
+    is_whole = steps[-1].command == "message"
+    return f"{verdict}: {taken}" + (", the message too" if is_whole else "; --message FILE tries a message as well")
