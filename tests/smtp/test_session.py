@@ -367,6 +367,15 @@ def test_421_closes_wherever_it_is_given(kind: type) -> None:
     assert codes(output).count(421) == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "line"), [(Rcpt, b"RCPT TO:<u@x>"), (LineTooLong, b"NOOP " + b"x" * 600)], ids=["recipient", "long line"]
+)
+def test_421_is_said_once_even_at_the_end_of_a_budget(kind: type, line: bytes) -> None:
+    options = replace(OPTIONS, refused_recipients=0, bad_commands=0, listens=frozenset(["linetobig"]))
+    driver = Driver(options, answer=refuse(kind, Reply(421, "4.7.0", "Enough")))
+    assert driver.feed(GREETING + b"MAIL FROM:<>\r\n" + line + b"\r\n").endswith(b"OK\r\n421 4.7.0 Enough\r\n")
+
+
 def test_421_in_answer_to_bdat_is_sent() -> None:
     """Although any other refusal of a BDAT waits for its octets."""
     driver = Driver(answer=refuse(Data, Reply(421, "4.7.0", "Enough")))
