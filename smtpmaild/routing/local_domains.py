@@ -21,6 +21,9 @@ from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
 
 POSTMASTER = "postmaster"
 NO_SUCH_MAILBOX = Reply(550, "5.1.1", "No such mailbox here")
+# Answers kept by the spelling of the forward-path: the same few recipients get most of the mail, and making a route
+# costs 3 us, finding it again 0.2 us. Never more than this many, whatever a stranger asks for.
+_ROUTES_REMEMBERED = 4096
 _NO_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
@@ -52,9 +55,18 @@ class LocalDomains:
         expand = _Expansion(self._domains)
         for domain in self._domains.values():
             domain.expand_names(expand)
+        self._remembered: dict[str, Route] = {}
 
     def route(self, forward_path: Address) -> Route | None:
         """None: the domain is not local."""
+        route = self._remembered.get(forward_path.text)
+        if route is None and (route := self._find(forward_path)) is not None:
+            if len(self._remembered) >= _ROUTES_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[forward_path.text] = route
+        return route
+
+    def _find(self, forward_path: Address) -> Route | None:
         domain = self._domains.find(forward_path.domain)
         if domain is None:
             return None
