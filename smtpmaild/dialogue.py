@@ -1,6 +1,6 @@
 """Joins the protocol and the receiver of one session: bytes in, decisions, bytes out.
 
-Whoever has a connection drives it: the daemon's `server/connection.py`, a program through `embedding.py`, a test with
+Whoever has a connection drives it: the daemon's `server/connection.py`, a program through `embedding/`, a test with
 two lists of bytes. It knows no socket and no loop; what must wait is handed to `spawn`, and `changed` is called when
 there is something new to send, or to stop reading for.
 """
@@ -101,10 +101,18 @@ class Dialogue:
             result = await awaitable
         except Exception:
             self._failed()
-            self.is_busy = False
-            self._changed()
+            self._wake()
+        except BaseException:
+            # Cancelled: the loop ends, or something that a callback waited for. Nothing else would wake this session.
+            self.protocol.close(replies.INTERNAL_ERROR)
+            self._wake()
+            raise
         else:
             self.resume(result)
+
+    def _wake(self) -> None:
+        self.is_busy = False
+        self._changed()
 
     def _failed(self) -> None:
         """A bug of ours: the traceback for us, 421 for the peer, and the daemon serves on."""

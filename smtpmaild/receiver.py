@@ -62,7 +62,7 @@ _REFUSALS_LOGGED = 20
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the sessions of one listener share; made once by app.py or embedding.py, never changed.
+    """What the sessions of one listener share; made by app.py or embedding/, never changed.
 
     verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.
     """

@@ -267,8 +267,9 @@ class Smtp:
         return Step(verb, ask)
 
     def _heard(self, said: Said | Awaitable[Said], event: Event) -> Answer:
-        if isinstance(said, Coroutine) and not self._can_wait:
-            said.close()
+        if isinstance(said, Awaitable) and not self._can_wait:
+            if isinstance(said, Coroutine):
+                said.close()
             raise RuntimeError("process_once() cannot wait for a coroutine function: use process()")
         return verdict(said, event)
 

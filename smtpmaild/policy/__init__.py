@@ -1,7 +1,7 @@
 """The seam of policies: what may be said at each step of the dialogue.
 
 A policy is an object with the methods of the stages it cares for; the chain (chain.py) binds those methods once per
-listener and asks them in the order of the config. The first verdict wins. A user's callback (embedding.py) becomes
+listener and asks them in the order of the config. The first verdict wins. A user's callback (embedding/) becomes
 an entry of the same chain, so whatever a built-in policy can do, a callback can do as well.
 
 Who calls, when, from where: the receiver, once per step, in the event loop's thread. A method therefore never

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -346,15 +347,26 @@ def test_output_that_stalls_a_session_is_all_there() -> None:
     assert not is_closed
 
 
-def test_coroutine_function_has_no_loop_to_wait_in() -> None:
+class Later:
+    """Something to wait for that is no coroutine."""
+
+    def __await__(self) -> Generator[None, None, Said]:
+        yield
+        return True
+
+
+def test_nothing_can_be_waited_for_without_a_loop() -> None:
     async def noop(_session: Smtp) -> None:
         raise AssertionError("never runs")
 
     log = Recorder()
     session = esmtp(log=log)
     session.set_callback("NOOP", noop)
-    assert Talk(session)("NOOP").startswith("451 4.3.0 ")
-    assert "policy_failed" in log.events
+    session.set_callback("HELP", lambda _session, _topic: Later())
+    talk = Talk(session)
+    assert talk("NOOP").startswith("451 4.3.0 ")
+    assert talk("HELP").startswith("451 4.3.0 ")
+    assert log.events == ["policy_failed", "policy_failed"]
 
 
 # Running with asyncio
@@ -606,6 +618,18 @@ def test_process_cancelled_ends_the_session() -> None:
 
     asyncio.run(main())
     assert ends == [None]
+
+
+def test_callback_that_is_cancelled_from_within_ends_the_session() -> None:
+    async def noop(_session: Smtp) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(1))
+        task.cancel()
+        await task
+
+    session = esmtp()
+    session.set_callback("NOOP", noop)
+    output = asyncio.run(replies_to(session, b"NOOP\r\nNOOP\r\n"))
+    assert output.endswith(b"\r\n421 4.3.0 Internal error, closing transmission channel\r\n")
 
 
 def test_decision_after_the_end_is_dropped() -> None:
