@@ -1,0 +1,283 @@
+"""The composition root: each section of a configuration arrives in its room."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from receiving import RecordingLog
+
+from smtpmaild import app
+from smtpmaild.config import Config, ConfigError, load, load_text
+from smtpmaild.envelope import Envelope, Peer, Route, Session, Transaction
+from smtpmaild.log import LogStream
+from smtpmaild.metrics import Metrics
+from smtpmaild.policy.chain import Event
+from smtpmaild.server.plan import Plan
+from smtpmaild.server.sockets import InheritedAddress, TcpAddress, UnixAddress
+from smtpmaild.sink.discard import DiscardSink
+from smtpmaild.sink.maildir import MaildirSink
+from smtpmaild.sink.spool import SpoolSink
+from smtpmaild.smtp.address import Address, parse_forward_path
+
+SMALL = """\
+hostname: mx.example.com
+listeners:
+  - {name: mx, listen: ["127.0.0.1:2525"]}
+local_domains:
+  example.com: {deliver: mail}
+deliver_to:
+  mail: {type: discard}
+"""
+LARGE = """\
+hostname: mx.example.com
+listeners:
+  - name: mx
+    listen: ["127.0.0.1:25", "[::1]:25"]
+    banner: Hello
+    disable_extensions: [CHUNKING, BINARYMIME]
+    bare_newlines: keep
+    bare_lf_commands: true
+    long_lines: accept
+    greeting_delay: 2s
+    backlog: 7
+    xforward_from: [192.0.2.0/24]
+  - {name: local, listen: [/run/x.sock, "systemd:smtp"], socket_mode: 0600, body_line_length: 500}
+local_domains:
+  Bücher.example:
+    deliver: mail
+    mailboxes: [Alice, bob]
+    aliases: {info: [alice, bob]}
+    catch_all: bob
+    subaddress: "+"
+  other.example: {deliver: intake, mailboxes: []}
+postmaster: alice@bücher.example
+deliver_to:
+  mail: {type: maildir, path: "/srv/{domain}/{mailbox}"}
+  intake: {type: spool, path: /srv/intake}
+  nothing: {type: discard}
+relay_rules:
+  - {name: keep, to_domains: [keep.example], deliver: intake}
+  - {name: net, from_networks: [192.0.2.0/24], listeners: [mx], reject: true}
+  - {name: addresses, from_domains: [s.example], to_addresses: [a@r.example], defer: {code: 451, text: Wait}}
+  - {name: sender, from_addresses: [x@y.example], deliver: nothing}
+limits:
+  message_size: 10 KB
+  recipients: 300
+  connections: 11
+  connections_per_ip: 12
+  connections_per_network: 13
+  network_prefix_v4: 20
+  network_prefix_v6: 48
+  bad_commands: 4
+  refused_recipients: 5
+  memory: 4 MB
+  body_rate: 6
+timeouts: {greeting: 1m, command: 2m, data_block: 3m, session: 4m, drain: 5s}
+policies:
+  helo_syntax: {mode: "off"}
+  mail_loop: {mode: monitor}
+  messages_per_session: {mode: enforce, limit: 9}
+workers: 3
+event_loop: asyncio
+allow_root: true
+"""
+
+
+def build(text: str) -> app.App:
+    return app.build(load_text(text, "/etc/smtp.yaml", {}), RecordingLog())
+
+
+def transaction(client: str = "198.51.100.1", sender: str = "a@b.example", listener: str = "mx") -> Transaction:
+    peer = Peer(client)
+    local_part, _, domain = sender.partition("@")
+    envelope = Envelope(
+        "Q", "S", listener, "mx.example.com", peer, "", "SMTP", 0.0, Address(local_part, domain, sender)
+    )
+    return Transaction(Session("S", listener, "mx.example.com", peer), envelope)
+
+
+def route(built: app.App, to: str, **asked: str) -> Route:
+    found = parse_forward_path(f"<{to}>", built.doors["mx"].service.dialect.options.to_ascii)
+    assert found is not None
+    return built.routing.route(transaction(**asked), found[0])
+
+
+def places(found: Route) -> list[str]:
+    return [f"{to.sink}:{to.domain}/{to.mailbox}" for to in found.destinations]
+
+
+def test_stores_are_built_by_their_type() -> None:
+    sinks = build(LARGE).sinks
+    assert {name: type(sink) for name, sink in sinks.items()} == {
+        "mail": MaildirSink, "intake": SpoolSink, "nothing": DiscardSink,
+    }  # fmt: skip
+
+
+def test_local_domains_reach_the_routing_with_their_lines() -> None:
+    built = build(LARGE)
+    found = route(built, "info+x@bücher.example")
+    assert places(found) == ["mail:xn--bcher-kva.example/alice", "mail:xn--bcher-kva.example/bob"]
+    assert [to.subaddress for to in found.destinations] == ["x", "x"]
+    assert (found.rule.name, found.rule.where) == ("local_domains.xn--bcher-kva.example", "smtp.yaml:15")
+    assert places(route(built, "whoever@bücher.example")) == ["mail:xn--bcher-kva.example/bob"]
+    assert route(built, "whoever@other.example").reply.code == 550
+    assert places(route(built, "postmaster@other.example")) == ["mail:xn--bcher-kva.example/alice"]
+    assert places(route(built, "postmaster")) == ["mail:xn--bcher-kva.example/alice"]
+
+
+RULES = [
+    # recipient, what else is asked, the rule that decides, its line, the reply, where it goes
+    ("a@keep.example", {}, "keep", "smtp.yaml:28", "250", ["intake:keep.example/a"]),
+    ("a@r.example", {"client": "192.0.2.1"}, "net", "smtp.yaml:29", "550 5.7.1", []),
+    ("a@r.example", {"client": "192.0.2.1", "listener": "local"}, "no relay rule matched", "", "550 5.7.1", []),
+    ("a@r.example", {"sender": "b@s.example"}, "addresses", "smtp.yaml:30", "451 4.7.1 Wait", []),
+    ("b@r.example", {"sender": "b@s.example"}, "no relay rule matched", "", "550 5.7.1", []),
+    ("b@r.example", {"sender": "x@y.example"}, "sender", "smtp.yaml:31", "250", ["nothing:r.example/b"]),
+]
+
+
+@pytest.mark.parametrize(("to", "asked", "rule", "where", "reply", "goes_to"), RULES)
+def test_relay_rules_reach_the_routing(
+    to: str, asked: dict[str, str], rule: str, where: str, reply: str, goes_to: list[str]
+) -> None:
+    found = route(build(LARGE), to, **asked)
+    assert (found.rule.name, found.rule.where) == (rule, where)
+    assert str(found.reply).startswith(reply)
+    assert places(found) == goes_to
+
+
+def test_a_listener_speaks_as_it_is_told() -> None:
+    doors = build(LARGE).doors
+    options = doors["mx"].service.dialect.options
+    assert (options.hostname, options.banner) == ("mx.example.com", "Hello")
+    assert (options.message_size, options.recipients, options.messages) == (10_000, 300, 9)
+    assert (options.body_line, options.keep_bare_newlines, options.allow_bare_lf) == (0, True, True)
+    assert (options.bad_commands, options.refused_recipients) == (4, 5)
+    local = doors["local"].service.dialect.options
+    assert (local.body_line, local.keep_bare_newlines, local.allow_bare_lf) == (500, False, False)
+
+
+def keywords(door_service: object) -> set[str]:
+    from smtpmaild.receiver import Service
+
+    assert isinstance(door_service, Service)
+    return {line.split(" ")[0] for line in door_service.dialect.keywords}
+
+
+def test_extensions_are_offered_where_they_are_not_disabled() -> None:
+    doors = build(LARGE).doors
+    assert {"CHUNKING", "BINARYMIME"} <= keywords(doors["local"].service)
+    assert not {"CHUNKING", "BINARYMIME"} & keywords(doors["mx"].service)
+
+
+def test_only_trusted_peers_are_offered_xforward() -> None:
+    doors = build(LARGE).doors
+    mx = doors["mx"]
+    assert mx.trusted_networks == (ip_network("192.0.2.0/24"),)
+    assert "XFORWARD" in keywords(mx.service_for(Peer("192.0.2.9")))
+    assert "CHUNKING" not in keywords(mx.service_for(Peer("192.0.2.9")))
+    assert "XFORWARD" not in keywords(mx.service_for(Peer("198.51.100.9")))
+    assert doors["local"].trusted_service is doors["local"].service
+
+
+def test_limits_and_timeouts_reach_the_door() -> None:
+    door = build(LARGE).doors["mx"]
+    limits, timeouts = door.limits, door.timeouts
+    assert (limits.total, limits.per_address, limits.per_network) == (11, 12, 13)
+    assert (timeouts.greeting, timeouts.command, timeouts.data_block, timeouts.session) == (60, 120, 180, 240)
+    assert (door.greeting_delay, door.body_rate) == (2, 6)
+
+
+def test_policies_are_what_the_config_turns_on() -> None:
+    chain = build(LARGE).doors["mx"].service.chain
+    assert not chain.listens(Event.EHLO)
+    assert [step.name for step in chain.steps(Event.MAIL)] == ["messages_per_session"]
+    assert [step.name for step in chain.steps(Event.DATA)] == ["mail_loop"]
+    assert build(SMALL).doors["mx"].service.dialect.options.messages == 0
+
+
+def test_a_monitored_session_limit_is_not_announced() -> None:
+    text = SMALL + "policies: {messages_per_session: {mode: monitor, limit: 9}}\n"
+    assert build(text).doors["mx"].service.dialect.options.messages == 0
+
+
+def test_all_sessions_share_the_metrics() -> None:
+    metrics = Metrics()
+    built = app.build(load_text(LARGE, "/etc/smtp.yaml", {}), RecordingLog(), metrics)
+    assert all(door.service.metrics is metrics for door in built.doors.values())
+    assert build(SMALL).metrics is not metrics
+
+
+# The plan
+
+
+def plan(text: str, **more: bool) -> Plan:
+    return app.plan(load_text(text, "/etc/smtp.yaml", {}), LogStream(2), RecordingLog(), **more)  # type: ignore[arg-type]
+
+
+def test_the_plan_is_for_the_processes() -> None:
+    made = plan(LARGE)
+    assert [(one.name, one.addresses, one.backlog) for one in made.listeners] == [
+        ("mx", (TcpAddress("127.0.0.1", 25), TcpAddress("::1", 25)), 7),
+        ("local", (UnixAddress("/run/x.sock", 0o600, "", ""), InheritedAddress("smtp")), 1024),
+    ]
+    assert len(made.sinks) == 3
+    assert (made.workers, made.event_loop, made.drain_seconds) == (3, "asyncio", 5)
+    assert (made.user, made.group, made.allow_root) == ("", "", True)
+    assert (made.prefix_v4, made.prefix_v6) == (20, 48)
+
+
+def test_root_is_allowed_by_the_config_or_the_command_line() -> None:
+    assert plan(SMALL).allow_root is False
+    assert plan(SMALL, allow_root=True).allow_root is True
+
+
+def test_workers_are_as_many_as_processors() -> None:
+    assert plan(SMALL).workers == 1
+    assert plan(SMALL + "workers: auto\n").workers == len(os.sched_getaffinity(0))
+
+
+def test_a_reload_reads_the_file_again(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.yaml"
+    path.write_text(SMALL)
+    first = app.plan(load(path), LogStream(2), RecordingLog(), allow_root=True)
+    path.write_text(SMALL + "timeouts: {drain: 9s}\n")
+    second = first.reload()
+    assert (first.drain_seconds, second.drain_seconds) == (30, 9)
+    assert second.allow_root is True
+    assert second.log is first.log
+    metrics = [made.listeners[0].door.service.metrics for made in (first, second)]
+    assert metrics[0] is metrics[1]  # counting goes on
+    path.write_text("nonsense: true\n")
+    with pytest.raises(ConfigError):
+        second.reload()
+
+
+def test_a_config_without_a_file_has_no_lines() -> None:
+    config = Config.model_validate(
+        {
+            "listeners": [{"name": "mx", "listen": ["127.0.0.1:2525"]}],
+            "local_domains": {"example.com": {"deliver": "mail"}},
+            "deliver_to": {"mail": {"type": "discard"}},
+        }
+    )
+    found = route(app.build(config, RecordingLog()), "a@example.com")
+    assert (found.rule.name, found.rule.where) == ("local_domains.example.com", "")
+
+
+CONFIG = Path(__file__).parents[1] / "config"
+
+
+@pytest.mark.parametrize(
+    "path", [CONFIG / "smtp.yaml", *sorted(CONFIG.glob("examples/*.yaml"))], ids=lambda path: path.name
+)
+def test_every_example_makes_a_daemon(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAIL_HOST", "mx.example.org")
+    monkeypatch.setenv("MAIL_DOMAIN", "example.org")
+    config = load(path)
+    made = app.plan(config, LogStream(2), RecordingLog())
+    assert [one.name for one in made.listeners] == [listener.name for listener in config.listeners]
+    assert all(one.addresses for one in made.listeners)
