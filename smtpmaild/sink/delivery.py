@@ -100,7 +100,7 @@ class FileDelivery:
         self._last: list[_File] = []
         self._stored = 0  # bytes of a large message in its file, without the head
         self._taken = 0  # the same before encode()
-        self._error: OSError | None = None
+        self._error: Exception | None = None
 
     # What a store says about its files. All run in a writer thread.
 
@@ -297,8 +297,9 @@ class FileDelivery:
             disk.write(self._files[0].fd, data)
             self._stored += len(data)
             self._taken += len(block)
-        except OSError as error:
-            # The room goes back at once: a disk is not kept full by what cannot be finished.
+        except Exception as error:
+            # Kept for stage(): what lacks a block must never be committed, whatever the reason. The room goes back at
+            # once: a disk is not kept full by what cannot be finished.
             self._remove()
             self._error = error
 

@@ -94,10 +94,10 @@ def test_many_directories_are_synced_together(make_store: MakeStore, monkeypatch
     assert calls == ["syncfs", "syncfs"]
 
 
-def test_two_threads_share_the_work(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "PATIENCE", 0.001)
+def test_on_a_slow_disk_commits_overlap(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(threads=2)
-    store.deliver(SMALL, to=[to("alice")])
+    monkeypatch.setattr(writer, "SLOW", 0.0)
+    store.deliver(SMALL, to=[to("alice")])  # takes its time, and is remembered for it
     begun = threading.Event()
     both = threading.Barrier(2)  # passes only when two commits are under way
     rename = disk.rename
@@ -115,6 +115,22 @@ def test_two_threads_share_the_work(make_store: MakeStore, monkeypatch: pytest.M
     second.commit(replies.append)
     store.run_until(lambda: len(replies) == 2)
     assert replies == [MESSAGE_ACCEPTED] * 2
+
+
+def test_on_a_fast_disk_one_thread_gathers(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(threads=2)
+    monkeypatch.setattr(writer, "SLOW", 60.0)
+    threads: set[int] = set()
+    rename = disk.rename
+
+    def recorded(source: str, target: str) -> None:
+        threads.add(threading.get_ident())
+        rename(source, target)
+
+    monkeypatch.setattr(disk, "rename", recorded)
+    for _ in range(10):
+        store.settle(*begin_many(store, 2))
+    assert len(threads) == 1
 
 
 # Failures. Each case fails one system call, at its first occurrence, then its second, until the message goes through.
@@ -401,6 +417,41 @@ def test_a_mistake_of_ours_fails_the_batch_and_not_the_thread(
         patch.setattr(disk, "rename", wrong)
         assert store.settle(*begin_many(store, 5)) == [STORE_FAILED] * 5
     assert store.files() == {}
+    assert [event for event, _ in store.log.facts] == ["writer_failed"]
+    assert store.deliver(SMALL, to=[to("alice")]) is MESSAGE_ACCEPTED
+
+
+def test_a_mistake_in_a_block_fails_the_message(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(threads=1)
+
+    def wrong(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    large = store.begin(to("alice"))
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "write", wrong)
+        large.write(LARGE)
+        store.run_until(lambda: store.writer.held == 0)
+    assert store.settle(large) == [STORE_FAILED]
+    assert store.files() == {}
+
+
+def test_a_mistake_outside_of_commits_does_not_end_the_thread(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(threads=1)
+
+    def wrong(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    large = store.begin(to("alice"))
+    large.write(LARGE)
+    store.run_until(lambda: store.writer.held == 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "unlink", wrong)
+        large.abort()
+        while not store.log.facts:
+            pass
     assert [event for event, _ in store.log.facts] == ["writer_failed"]
     assert store.deliver(SMALL, to=[to("alice")]) is MESSAGE_ACCEPTED
 
