@@ -168,6 +168,20 @@ def test_a_bug_behind_a_policy_that_waits_ends_the_session() -> None:
     assert not it.dialogue.is_busy
 
 
+def test_a_decision_that_is_cancelled_ends_the_session() -> None:
+    async def wait(session: Session) -> None:
+        raise asyncio.CancelledError
+
+    it = wire()
+    it.dialogue.receiver.chain = it.service.chain.with_step(Moment.EHLO, Step("mine", wait))
+    it.dialogue.receive_data(b"EHLO c.example\r\n")
+    with pytest.raises(asyncio.CancelledError):
+        it.work_on()
+    assert it.codes() == ["421"]
+    assert it.dialogue.protocol.is_closed
+    assert not it.dialogue.is_busy
+
+
 def breaks(session: Session, verb: str, reply: Reply) -> Reply:
     raise RuntimeError("a bug")
 
