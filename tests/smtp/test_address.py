@@ -374,7 +374,7 @@ likely_paths = st.builds(
 
 
 @given(st.one_of(likely_paths, broken_paths))
-@settings(deadline=None, max_examples=800)
+@settings(deadline=None, max_examples=500)
 def test_paths_are_those_of_the_grammar(text: str) -> None:
     expected = None if text.startswith("<>") else Reference(text).path()
     found = parse_reverse_path(text, to_ascii)
@@ -390,7 +390,7 @@ def test_paths_are_those_of_the_grammar(text: str) -> None:
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=40))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_no_text_raises(text: str) -> None:
     for candidate in (text, f"<{text}>", f"<u@{text}>", f"<{text}@x>", f"<u@[{text}]>"):
         for parse in (parse_reverse_path, parse_forward_path):

@@ -163,7 +163,7 @@ def test_bdat(argument: str, parsed: tuple[int, bool] | None) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_no_line_raises(line: bytes) -> None:
     text = decode_line(line)
     if text is not None:

@@ -102,7 +102,7 @@ bodies = st.lists(octets.map(b"".join), max_size=6)
 
 
 @given(bodies)
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=400)
 def test_decoder_is_the_reference(chunks: list[bytes]) -> None:
     message, rest = decode(chunks)
     expected, expected_rest = reference_decode(b"".join(chunks))
@@ -188,7 +188,7 @@ def reference_check(body: bytes) -> tuple[int, bool, bool]:
 
 
 @given(bodies, st.integers(0, 3))
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=400)
 def test_checker_is_the_reference(chunks: list[bytes], stretch: int) -> None:
     chunks = [chunk.replace(b"a", b"a" * (1 + 4 * stretch)) for chunk in chunks]
     assert check(chunks) == reference_check(b"".join(chunks))

@@ -85,13 +85,13 @@ chunks_of_lines = st.lists(
 
 
 @given(chunks_of_lines, st.booleans())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_any_chunks_make_the_lines_of_the_reference(chunks: list[bytes], allow_bare_lf: bool) -> None:
     assert lines_of(chunks, allow_bare_lf=allow_bare_lf) == reference(b"".join(chunks), allow_bare_lf=allow_bare_lf)
 
 
 @given(chunks_of_lines, st.lists(st.one_of(st.just(0), st.integers(1, 9)), max_size=12))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 def test_lines_and_bodies_in_turn_lose_nothing(chunks: list[bytes], steps: list[int]) -> None:
     """0 reads a line, a number takes that many octets; a list of bytes is the reference."""
     buffer = LineBuffer(1000, allow_bare_lf=True)

@@ -595,7 +595,7 @@ option_sets = st.sampled_from(
 
 
 @given(dialogues, option_sets, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=350)
 def test_how_input_is_cut_makes_no_difference(dialogue: bytes, options: ServerOptions, random: Random) -> None:
     whole = Driver(options)
     output = whole.feed(dialogue)
@@ -612,7 +612,7 @@ def test_how_input_is_cut_makes_no_difference(dialogue: bytes, options: ServerOp
 
 
 @given(dialogues, option_sets)
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=300)
 def test_every_reply_is_well_formed_and_has_its_enhanced_code(dialogue: bytes, options: ServerOptions) -> None:
     driver = Driver(options)
     driver.feed(dialogue)
@@ -630,7 +630,7 @@ texts = st.lists(st.sampled_from([b"\r\n", b"\n", b"\r", b".", b"..", b"a", b"\x
 
 
 @given(texts, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 def test_any_message_arrives_as_it_was_sent(text: bytes, random: Random) -> None:
     driver = Driver(replace(OPTIONS, keep_bare_newlines=True, body_line=0, message_size=0))
     by_dots = text + b"\r\n"
@@ -648,7 +648,7 @@ def test_any_message_arrives_as_it_was_sent(text: bytes, random: Random) -> None
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 def test_random_bytes_are_answered_or_ignored(chunks: list[bytes]) -> None:
     driver = Driver()
     for chunk in chunks:
