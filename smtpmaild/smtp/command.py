@@ -21,9 +21,12 @@ _BDAT = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)
 
 
 def decode_line(line: bytes) -> str | None:
-    """A command line as text; None if it holds control characters or is not UTF-8."""
+    """A command line as text; None if it holds control characters or is not UTF-8.
+
+    RFC 5321 §4.1.1: "SMTP servers SHOULD tolerate trailing white space before the terminating <CRLF>": tabs as well.
+    """
     try:
-        text = line.decode()
+        text = line.rstrip(b" \t").decode()
     except UnicodeDecodeError:
         return None
     # isprintable() alone decides for ASCII, 0.05 us; only what it doubts is searched.

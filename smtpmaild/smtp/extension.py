@@ -89,6 +89,8 @@ BASE_VERBS = (
     "HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT", "VRFY", "EXPN",
     "SEND", "SOML", "SAML", "TURN",
 )  # fmt: skip
+# Answered with 502 unless a program listens for them: HELP does not offer them.
+_HISTORY = ("EXPN", "SEND", "SOML", "SAML", "TURN")
 
 
 class Dialect:
@@ -127,7 +129,8 @@ class Dialect:
         # RFC 5321 §4.2.3: 221 and 421 begin with our <domain>.
         self.bye = Reply(221, "2.0.0", f"{options.hostname} Service closing transmission channel")
         self.timeout = Reply(421, "4.4.2", f"{options.hostname} Timeout exceeded, closing transmission channel")
-        self.help = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(self.verbs)))
+        known = self.verbs.difference(_HISTORY)
+        self.help = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(known)))
 
 
 def _offered(options: ServerOptions, extensions: Sequence[Extension]) -> list[Extension]:
