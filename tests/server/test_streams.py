@@ -318,7 +318,7 @@ def test_each_error_is_slept_on() -> None:
             await converse(theirs.fileno(), theirs.fileno(), error_sleep_time=0.05)
             return time.monotonic() - begun
 
-    assert 0.1 <= asyncio.run(main()) < 0.5
+    assert asyncio.run(main()) >= 0.1
 
 
 def test_refusal_of_the_session_is_sent() -> None:
