@@ -7,14 +7,15 @@ user who will write to them; then one worker serves in this process, or several 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import MutableMapping
 
 from smtpmaild.server import privileges
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
-from smtpmaild.server.sockets import InheritedSockets, SocketTable, name_of
+from smtpmaild.server.sockets import InheritedSockets, SocketTable
 from smtpmaild.server.supervisor import Supervisor
-from smtpmaild.server.worker import serve_alone
+from smtpmaild.server.worker import SIGNALS, log_listening, serve_alone
 
 
 def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
@@ -31,6 +32,8 @@ def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
             identity.assume(environment)
         for sink in plan.sinks:
             sink.prepare()
+        # From here on who reads "listening" may send signals; they wait until somebody hears them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         log_listening(plan, sockets)
         if plan.workers == 1:
             sockets = serve_alone(plan, sockets, notifier)
@@ -40,10 +43,3 @@ def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
         sockets.close_all_but()
     plan.log.info("stopped")
     return 0
-
-
-def log_listening(plan: Plan, sockets: SocketTable) -> None:
-    """One fact for each socket: the port that the kernel chose is in it."""
-    for name, address, _ in plan.sockets:
-        for sock in sockets.get(address):
-            plan.log.info("listening", listener=name, address=name_of(sock))

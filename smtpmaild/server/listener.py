@@ -133,6 +133,7 @@ class Listener:
         self.buffer = memoryview(bytearray(_READ_SIZE))
         self._on_empty = on_empty
         self._ears: list[_Ear] = []
+        self._is_draining = False
 
     async def open(self, sock: socket.socket, backlog: int) -> None:
         """Accept connections from a listening socket, TCP or Unix, until close(). The socket stays the caller's."""
@@ -173,6 +174,8 @@ class Listener:
         """A connection has come in; False if it is one too many (it is there all the same, until forget())."""
         self.connections.add(connection)
         self.room.taken += 1
+        if self._is_draining:  # it was on its way when we closed
+            connection.drain()
         return self.door.has_room(self.counts, ip) and self.room.taken <= self.room.limit
 
     def forget(self, connection: Connection, ip: IpAddress | None) -> None:
@@ -190,6 +193,7 @@ class Listener:
 
     def drain(self) -> None:
         """Let every session end at its next command."""
+        self._is_draining = True
         for connection in [*self.connections]:
             connection.drain()
 

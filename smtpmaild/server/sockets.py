@@ -166,10 +166,15 @@ class SocketTable:
         for address, sockets in self._sockets.items():
             if (kept is not None and address in kept._sockets) or isinstance(address, InheritedAddress):
                 continue
-            if isinstance(address, UnixAddress):
-                _remove_file(address.path, self._files[address])
+            identity = self._files.pop(address, None)
+            if isinstance(address, UnixAddress) and identity is not None:
+                _remove_file(address.path, identity)
             for sock in sockets:
                 sock.close()
+
+    def disown(self) -> None:
+        """The files of Unix sockets are another process's business: called in a worker after the fork."""
+        self._files.clear()
 
 
 def name_of(sock: socket.socket) -> str:

@@ -33,7 +33,7 @@ from smtpmaild.server.counts import Counts
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import SocketTable
-from smtpmaild.server.worker import SIGNALS, Worker, next_plan, serve
+from smtpmaild.server.worker import SIGNALS, Worker, log_listening, next_plan, serve
 
 #: Between the death of a worker and its successor: the first wait, doubled up to the last while they keep dying.
 FIRST_DELAY = 0.1
@@ -153,11 +153,12 @@ class Supervisor:
         return self._current.plan.log
 
     def run(self) -> SocketTable:
-        """Serve; the sockets that were in use last."""
+        """Serve; the sockets that were in use last. SIGNALS are blocked when this is called."""
         self._selector.register(self._signals, selectors.EVENT_READ)
         signal.set_wakeup_fd(self._wakeup)
         for number in (*SIGNALS, signal.SIGCHLD):
             signal.signal(number, _noted)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         gc.collect()
         gc.freeze()  # workers share these pages with us as long as no collector writes to them
         try:
@@ -236,6 +237,7 @@ class Supervisor:
             for descriptor in (self._signals, self._wakeup, self._our_life, *inherited):
                 os.close(descriptor)
             queue_id.reseed()
+            generation.sockets.disown()
             counts = generation.rows.counts.worker(place.row)
             serve(generation.plan, generation.sockets, counts, Channel(channel), self._connect)
             status = 0
@@ -346,6 +348,7 @@ class Supervisor:
             self._log.info("stopping", seconds=seconds)
             self._notifier.stopping("waiting for sessions to end")
             self._tell(signal.SIGTERM, *self._generations)
+            self._current.sockets.close_all_but()
             self._kill_at = time.monotonic() + seconds + KILL_MARGIN
         else:
             self._tell(signal.SIGQUIT, *self._generations)
@@ -366,6 +369,7 @@ class Supervisor:
         self._is_starting = True
         self._generations.append(self._new_generation(plan, sockets))
         plan.log.info("reloaded")
+        log_listening(plan, sockets)
 
 
 def _pipe() -> tuple[int, int]:

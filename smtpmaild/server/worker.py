@@ -32,7 +32,7 @@ from smtpmaild.server.counts import Counts, WorkerCounts
 from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
-from smtpmaild.server.sockets import SocketTable
+from smtpmaild.server.sockets import SocketTable, name_of
 
 #: Signals that mean something to a daemon; a supervisor holds them back while it forks.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2)
@@ -86,18 +86,27 @@ class Generation:
         """Listen again on sockets that the loop gave up; how many."""
         return sum([await listener.revive() for listener in self.listeners])
 
+    def stop_accepting(self) -> None:
+        """From now on no connection comes; those that are there stay."""
+        for listener in self.listeners:
+            listener.close()
+
     def hurry(self, urgency: Urgency) -> None:
         """end() shall not take its time."""
         self._urgency = max(urgency, self._urgency)
+        if self._urgency >= Urgency.DRAIN:
+            self._drain()
         self._news.set()
+
+    def _drain(self) -> None:
+        for listener in self.listeners:
+            listener.drain()
 
     async def end(self, patience: float) -> None:
         """Accept no more, see the sessions out, stop the sinks. patience: seconds before draining begins."""
-        for listener in self.listeners:
-            listener.close()
+        self.stop_accepting()
         await self._until_empty(patience, Urgency.DRAIN)
-        for listener in self.listeners:
-            listener.drain()
+        self._drain()
         await self._until_empty(self.plan.drain_seconds, Urgency.NOW)
         for listener in self.listeners:
             listener.abort()
@@ -168,7 +177,6 @@ class Worker:
         self._reloading: asyncio.Task[None] | None = None
         self._reload_again = False
         self._stop = asyncio.Event()
-        self._urgency = Urgency.NONE
         self._patience = 0.0
 
     @property
@@ -189,6 +197,7 @@ class Worker:
         await self._stop.wait()
         while self._reloading is not None:
             await self._reloading
+        self._stop_accepting()
         self._superior.stopping("waiting for sessions to end")
         await asyncio.gather(self._current.end(self._patience), *self._old.values())
         timer.cancel()
@@ -208,16 +217,22 @@ class Worker:
     def retire(self) -> None:
         """Accept no more; when the last session has ended by itself, serve() returns."""
         if not self._stop.is_set():
+            self._stop_accepting()
             self._patience = self._current.plan.retire_seconds
             self._stop.set()
 
     def _hurry(self, urgency: Urgency) -> None:
         if not self._stop.is_set():
+            self._stop_accepting()
             self._log.info("draining", seconds=self._current.plan.drain_seconds)
-        self._urgency = max(urgency, self._urgency)
         for generation in (self._current, *self._old):
             generation.hurry(urgency)
         self._stop.set()
+
+    def _stop_accepting(self) -> None:
+        self._current.stop_accepting()
+        # While any process holds them open, the kernel lets clients in whom nobody will ever greet.
+        self.sockets.close_all_but()
 
     # Reload
 
@@ -243,6 +258,8 @@ class Worker:
     async def _change_plan(self) -> None:
         before = self._current
         plan = await asyncio.to_thread(next_plan, before.plan)
+        if self._stop.is_set():
+            return
         sockets = self.sockets.rebind(plan.sockets)
         generation = Generation(plan, self._counts, self._room, self._loop)
         try:
@@ -251,12 +268,13 @@ class Worker:
             await generation.end(0.0)
             sockets.close_all_but(self.sockets)
             raise
-        generation.hurry(self._urgency)  # a signal may have come meanwhile
         self._current, old_sockets, self.sockets = generation, self.sockets, sockets
+        before.stop_accepting()
         task = self._old[before] = self._loop.create_task(before.end(before.plan.retire_seconds))
         task.add_done_callback(lambda _: self._old.pop(before))
         old_sockets.close_all_but(sockets)
         plan.log.info("reloaded")
+        log_listening(plan, sockets)
 
     # Once a second
 
@@ -291,6 +309,13 @@ def next_plan(plan: Plan) -> Plan:
     for sink in new.sinks:
         sink.prepare()
     return new
+
+
+def log_listening(plan: Plan, sockets: SocketTable) -> None:
+    """One fact for each socket: the port that the kernel chose is in it."""
+    for name, address, _ in plan.sockets:
+        for sock in sockets.get(address):
+            plan.log.info("listening", listener=name, address=name_of(sock))
 
 
 def new_loop(plan: Plan) -> asyncio.AbstractEventLoop:
@@ -357,6 +382,5 @@ def serve_alone(plan: Plan, sockets: SocketTable, notifier: Notifier) -> SocketT
         loop.add_signal_handler(signal.SIGQUIT, worker.end_now)
         loop.add_signal_handler(signal.SIGHUP, worker.reload)
 
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     counts = Counts(1, plan.prefix_v4, plan.prefix_v6).worker(0)
     return serve(plan, sockets, counts, notifier, connect)
