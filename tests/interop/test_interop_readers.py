@@ -75,12 +75,10 @@ def run_on_a_terminal(arguments: list[str], environment: dict[str, str]) -> int:
 def test_mutt(daemon: Daemon, needs_program: NeedsProgram, tmp_path: Path) -> None:
     maildir = tmp_path / "maildir"
     shutil.copytree(daemon.maildir("reader"), maildir)
-    for folder in (maildir, *maildir.iterdir()):
-        os.utime(folder, (1, 1))  # else mutt sees new mail come in and forgets its tags
     out = tmp_path / "out"
     settings = tmp_path / "muttrc"
     # Tag all, pipe all as they are to one command, leave.
-    options = ("pipe_decode=no", 'pipe_sep="%%%%\\n"', "wait_key=no", "quit=yes", "mbox_type=Maildir")
+    options = ("pipe_decode=no", 'pipe_sep="%%%%\\n"', "wait_key=no", "quit=yes", f"folder={tmp_path}")
     push = f"push '<tag-pattern>~A<enter><tag-prefix><pipe-message>cat > {out}<enter><exit>'\n"
     settings.write_text("".join(f"set {option}\n" for option in options) + push)
     environment = {**os.environ, "TERM": "vt100", "HOME": str(tmp_path)}
