@@ -262,6 +262,8 @@ class Supervisor:
     # Workers live
 
     def _hear(self, generation: _Generation, place: _Place) -> None:
+        if place.channel < 0:
+            return  # its death was reported in the same moment, and came first
         words = os.read(place.channel, 4096)
         if not words:  # it is ending, or ended: SIGCHLD tells how
             self._selector.unregister(place.channel)
@@ -315,6 +317,7 @@ class Supervisor:
         if place.channel in self._selector.get_map():
             self._selector.unregister(place.channel)
         os.close(place.channel)
+        place.channel = -1
         generation.rows.counts.clear(place.row)
         if self._stops or generation.is_retiring:
             generation.plan.log.info("worker_ended", worker=pid, reason=reason)
