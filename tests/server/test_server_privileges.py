@@ -118,6 +118,37 @@ def test_others_stay_who_they_are() -> None:
     as_nobody(work)
 
 
+def test_groups_go_first_and_root_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[object, ...]] = []
+    for name in ("initgroups", "setresgid", "setresuid"):
+        monkeypatch.setattr(os, name, lambda *arguments, name=name: calls.append((name, *arguments)))
+    Identity("mail", 8, 12, "/var/mail").assume({})
+    assert calls == [("initgroups", "mail", 12), ("setresgid", 12, 12, 12), ("setresuid", 8, 8, 8)]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "initgroups", refuse)
+    with pytest.raises(PrivilegeError, match="cannot become the user mail: Operation not permitted"):
+        Identity("mail", 8, 12, "/var/mail").assume({})
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "message"),
+    [
+        ("root", "", "only root can become the user root; this is user number 65534"),
+        ("", "root", "become the group root"),
+    ],
+)
+def test_nobody_else_becomes_anybody(monkeypatch: pytest.MonkeyPatch, user: str, group: str, message: str) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY.pw_uid)
+    monkeypatch.setattr(os, "getegid", lambda: NOBODY.pw_gid)
+    monkeypatch.setattr(os, "getgroups", list)
+    assert settle("nobody", NOGROUP, allow_root=False) is None
+    with pytest.raises(PrivilegeError, match=message):
+        settle(user, group, allow_root=False)
+
+
 def test_process_is_prepared() -> None:
     def work() -> None:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
