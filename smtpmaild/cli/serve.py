@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +20,8 @@ EX_NOHOST, EX_CANTCREAT, EX_NOPERM = 68, 73, 77
 
 def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_root: bool = False) -> int:
     """Serve by the configuration in this file; the exit status."""
+    if stdin:
+        _keep_facts_from_the_peer()
     config = read_config(path)
     for warning in config.warnings:
         click.echo(warning.render(), err=True)
@@ -35,6 +39,12 @@ def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_
     except OSError as error:
         log.error("start_failed", cause=str(error))
         return EX_CANTCREAT
+
+
+def _keep_facts_from_the_peer() -> None:
+    """inetd makes one socket standard input, output and error: what we log and warn of is nothing for the peer."""
+    if stat.S_ISSOCK(os.fstat(1).st_mode) and os.path.sameopenfile(1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _daemon(config: Config, stream: LogStream, log: Log, allow_root: bool) -> int:
