@@ -33,6 +33,7 @@ from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import SocketTable, name_of
+from smtpmaild.sink import Sink
 
 #: Signals that mean something to a daemon; a supervisor holds them back while it forks.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR2)
@@ -61,6 +62,7 @@ class Generation:
         self._loop = loop
         self._news = asyncio.Event()  # a listener has become empty, or the urgency has grown
         self._urgency = Urgency.NONE
+        self._started: list[Sink] = []
         self.listeners = [Listener(one.door, counts, room, loop, self._news.set) for one in plan.listeners]
 
     @property
@@ -72,6 +74,7 @@ class Generation:
         """Start the sinks, then accept connections."""
         for sink in self.plan.sinks:
             sink.start(self._loop.call_soon_threadsafe)
+            self._started.append(sink)
         for listener, planned in zip(self.listeners, self.plan.listeners, strict=True):
             for address in planned.addresses:
                 for sock in sockets.get(address):
@@ -122,8 +125,8 @@ class Generation:
             await listener.finish_tasks(_FAREWELL_SECONDS)
 
     def _stop_sinks(self) -> None:
-        for sink in self.plan.sinks:
-            sink.stop()
+        while self._started:
+            self._started.pop().stop()
 
     async def _until_empty(self, seconds: float, enough: Urgency | None) -> None:
         """Wait until no connection is left, the time is up, or the urgency is `enough`."""

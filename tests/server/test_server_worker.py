@@ -275,6 +275,7 @@ def test_sink_that_does_not_start_refuses_the_reload() -> None:
             await until(lambda: log.named("reload_refused"))
             assert log.named("reload_refused")[0]["cause"] == "[Errno 28] No space left on device"
             await guest.greet()
+        assert new.steps == ["prepare"]  # what was not started is not stopped
         await house.end()
 
     run_loop(go())
