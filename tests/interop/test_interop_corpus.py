@@ -38,7 +38,7 @@ ODDITIES: dict[str, bytes] = {
     "bare line ends": b"a\nb\rc\r\r\nd\n.\ne\n\r\n.\rf\r\n",
     "looks like smtp": b"QUIT\r\nMAIL FROM:<x@y.example>\r\n.\r\n250 Ok\r\nRSET\r\n",
     "looks like mbox": b"From x@y Sat Nov 21\r\n\r\nFrom here\r\n>From there\r\n",
-    "looks like ours": b"Return-Path: <evil@x.example>\r\nDelivered-To: evil@x.example\r\nReceived: from a\r\n\tby b\r\n",
+    "looks like ours": b"Return-Path: <x@y.example>\r\nDelivered-To: x@y.example\r\nReceived: from a\r\n\tby b\r\n",
     "begins with a fold": b"\tcontinued\r\n more\r\n\r\nbody\r\n",
     "larger than memory": b"".join(b"%d line\r\n" % n for n in range(100_000)),
 }
