@@ -162,7 +162,7 @@ def main() -> None:
     for in_flight in map(int, arguments.in_flight.split(",")):
         idle = 0.0
         if busy:
-            idle = uvloop.run(measure(kinds["discard"](""), in_flight, 0.5, arguments.size, busy))[1]
+            idle = uvloop.run(measure(kinds["discard"](""), in_flight, arguments.seconds, arguments.size, busy))[1]
         for name in arguments.sinks.split(","):
             os.sync()
             options = kinds[name](f"{base}/{name}.{time.time_ns():x}")
