@@ -51,6 +51,7 @@ timeouts: {{drain: 5s}}
 logging: {{level: info, format: json}}
 workers: {workers}
 """
+_LINE = re.compile(rb"([2-5][0-9]{2})([ -])([\x20-\x7e]*)")
 _ROOT = Path(__file__).parents[2]
 
 
@@ -210,6 +211,10 @@ class Client:
             if line[3] == " ":
                 return line[:-2]
 
+    def rest(self) -> list[int]:
+        """The codes of all that is still said before the server closes the connection."""
+        return replies(self._file.read())
+
     def ask(self, data: bytes | str) -> str:
         self.socket.sendall(data.encode() + b"\r\n" if isinstance(data, str) else data)
         return self.reply()
@@ -245,6 +250,25 @@ def send_one(address: tuple[str, int], message: bytes = b"S: x\r\n\r\nhello\r\n"
     with Client(address) as client:
         client.greet()
         return client.send_message(message, [to])
+
+
+def replies(output: bytes) -> list[int]:
+    """The codes; fails on anything that is not well-formed (RFC 5321 §4.2)."""
+    codes: list[int] = []
+    is_open = False
+    *lines, rest = output.split(b"\r\n")
+    assert rest == b"", "every reply ends in CRLF"
+    for line in lines:
+        match = _LINE.fullmatch(line)
+        assert match and len(line) <= 510, line
+        code = int(match[1])
+        if is_open:
+            assert codes[-1] == code
+        else:
+            codes.append(code)
+        is_open = match[2] == b"-"
+    assert not is_open
+    return codes
 
 
 def stuffed(message: bytes) -> bytes:

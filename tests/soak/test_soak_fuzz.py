@@ -12,12 +12,11 @@ for breaks and answer late; policies refuse, at once or later.
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 import pytest
-from real_daemon import scaled
+from real_daemon import replies, scaled
 from receiving import Parcel, Says, Store, log_of, make_service
 
 from smtpmaild.dialogue import CONNECTION_LOST, Dialogue
@@ -26,7 +25,6 @@ from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
 
 pytestmark = pytest.mark.soak
 SESSIONS = scaled(2_000, 40_000)
-_LINE = re.compile(rb"([2-5][0-9]{2})([ -])([\x20-\x7e]*)")
 _STAGES = ("helo", "mail", "rcpt", "data", "part", "message")
 
 
@@ -136,25 +134,6 @@ def _run(work: Coroutine[object, object, None]) -> None:
     except StopIteration:
         return
     raise AssertionError("nothing here waits for a loop")
-
-
-def replies(output: bytes) -> list[int]:
-    """The codes; fails on anything that is not well-formed (RFC 5321 §4.2)."""
-    codes: list[int] = []
-    is_open = False
-    *lines, rest = output.split(b"\r\n")
-    assert rest == b"", "every reply ends in CRLF"
-    for line in lines:
-        match = _LINE.fullmatch(line)
-        assert match and len(line) <= 510, line
-        code = int(match[1])
-        if is_open:
-            assert codes[-1] == code
-        else:
-            codes.append(code)
-        is_open = match[2] == b"-"
-    assert not is_open
-    return codes
 
 
 # The grammar
