@@ -59,7 +59,7 @@ class Content:
         Raises LookupError where no policy of the chain asked for bodies.
         """
         if self._file is None:
-            raise LookupError("the body was not kept: the chain has no policy with needs_body")
+            raise LookupError("the body is not there: no policy has needs_body, or the transaction has ended")
         self._file.seek(0)
         return self._file
 

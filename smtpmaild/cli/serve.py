@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from smtpmaild.facts import Log
     from smtpmaild.log import LogStream
 
-EX_NOHOST, EX_CANTCREAT, EX_NOPERM = 68, 73, 77
+EX_CANTCREAT, EX_NOPERM = 73, 77
 
 
 def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_root: bool = False) -> int:

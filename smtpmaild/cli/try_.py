@@ -86,10 +86,15 @@ def _printable(text: str, option: str) -> str:
 
 
 def _ip(text: str) -> str:
+    """The address as the daemon knows a peer: without zone, IPv4 also where it came in over IPv6."""
+    if not text:
+        return ""
     try:
-        return str(ipaddress.ip_address(text)) if text else ""
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         raise click.BadParameter(f"{text!r} is not an IP address", param_hint="--client") from None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def _service(config: Config, listener: str | None, log: Log) -> tuple[str, Service]:
