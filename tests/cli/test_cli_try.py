@@ -97,7 +97,7 @@ WAYS = [
     (BACKUP, "--client 192.0.2.9 --to x@partner.example", "550 5.7.1", "known spammers", "backup-store.yaml:24", []),
     (BACKUP, "--client ::ffff:192.0.2.9 --to x@partner.example", "550 5.7.1", "known spammers", "backup-store.yaml:24",
      []),
-    (BACKUP, "--client 2001:db8:bad::1%eth0 --to x@partner.example", "550 5.7.1", "known spammers", "backup-store.yaml:24",
+    (BACKUP, "--client 2001:db8:bad::1%x --to x@partner.example", "550 5.7.1", "known spammers", "backup-store.yaml:24",
      []),
     (BACKUP, "--from x@ads.example --to x@partner.example", "450 4.7.1", "partner's marketing, not while it is down",
      "backup-store.yaml:31", []),
