@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -450,8 +451,9 @@ def test_a_mistake_outside_of_commits_does_not_end_the_thread(
     with monkeypatch.context() as patch:
         patch.setattr(disk, "unlink", wrong)
         large.abort()
-        while not store.log.facts:
-            pass
+        deadline = time.monotonic() + 5
+        while not store.log.facts and time.monotonic() < deadline:
+            time.sleep(0.001)
     assert [event for event, _ in store.log.facts] == ["writer_failed"]
     assert store.deliver(SMALL, to=[to("alice")]) is MESSAGE_ACCEPTED
 
