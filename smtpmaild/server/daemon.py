@@ -26,7 +26,7 @@ def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
     notifier = Notifier.from_environment(environment)
     identity = privileges.settle(plan.user, plan.group, allow_root=plan.allow_root)
     privileges.prepare_process()
-    sockets = SocketTable(InheritedSockets.from_environment(environment)).rebind(plan.sockets)
+    sockets = SocketTable(InheritedSockets.from_environment(environment)).rebind(plan.sockets, plan.workers)
     try:
         if identity is not None:
             identity.assume(environment)

@@ -15,6 +15,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +107,34 @@ def _inherited(descriptor: int, name: str) -> socket.socket:
     return sock
 
 
+#: Sockets bound to the very same address: the kernel spreads the connections over them.
+_Group = tuple[socket.socket, ...]
+
+
 class SocketTable:
-    """address -> its listening sockets. The sockets are ours; whoever accepts from them gets a duplicate."""
+    """address -> its listening sockets. The sockets are ours; whoever accepts from them gets a duplicate.
+
+    With several workers a TCP address has a socket for each. If all accepted from one, a worker that is awake anyway
+    would be faster than one that sleeps, time and again: of 20 clients that come together one worker was seen to take
+    19. The supervisor holds all of them, so what waits in the socket of a worker that died waits for its successor.
+    """
 
     def __init__(self, inherited: InheritedSockets) -> None:
         self._inherited = inherited
-        self._sockets: dict[Address, tuple[socket.socket, ...]] = {}
+        self._sockets: dict[Address, tuple[_Group, ...]] = {}
         self._files: dict[Address, tuple[int, int]] = {}  # Unix sockets: device and inode of their file
 
     def get(self, address: Address) -> tuple[socket.socket, ...]:
         """The sockets of an address in the table."""
-        return self._sockets[address]
+        return tuple(sock for group in self._sockets[address] for sock in group)
 
     def __iter__(self) -> Iterator[Address]:
         return iter(self._sockets)
 
-    def rebind(self, wanted: Iterable[tuple[str, Address, int]]) -> SocketTable:
+    def rebind(self, wanted: Iterable[tuple[str, Address, int]], copies: int = 1) -> SocketTable:
         """A table with exactly these (listener, address, backlog): what is here stays open, the rest is bound anew.
 
+        copies: sockets for each TCP address that is bound.
         This table is not changed: when the new one is in use, `close_all_but` ends what is over. Raises SocketError;
         then nothing new is bound.
         """
@@ -133,7 +144,7 @@ class SocketTable:
                 if address in self._sockets:
                     table._keep(self, address)
                 else:
-                    table._open(listener, address, backlog)
+                    table._open(listener, address, backlog, copies)
         except SocketError:
             table.close_all_but(self)
             raise
@@ -144,15 +155,15 @@ class SocketTable:
         if address in other._files:
             self._files[address] = other._files[address]
 
-    def _open(self, listener: str, address: Address, backlog: int) -> None:
+    def _open(self, listener: str, address: Address, backlog: int, copies: int) -> None:
         try:
             if isinstance(address, InheritedAddress):
-                self._sockets[address] = self._inherited.get(address.name)
+                self._sockets[address] = tuple((sock,) for sock in self._inherited.get(address.name))
             elif isinstance(address, UnixAddress):
-                self._sockets[address] = (_bind_unix(address, backlog),)
+                self._sockets[address] = ((_bind_unix(address, backlog),),)
                 self._files[address] = _identity(address.path)
             else:
-                self._sockets[address] = _bind_tcp(address, backlog)
+                self._sockets[address] = _bind_tcp(address, backlog, copies)
         except OSError as error:
             raise SocketError(listener, address, _cause(error, address)) from error
         except LookupError as error:
@@ -163,18 +174,35 @@ class SocketTable:
 
         Inherited sockets stay open: connections wait in them for the next one who serves.
         """
-        for address, sockets in self._sockets.items():
+        for address in self._sockets:
             if (kept is not None and address in kept._sockets) or isinstance(address, InheritedAddress):
                 continue
             identity = self._files.pop(address, None)
             if isinstance(address, UnixAddress) and identity is not None:
                 _remove_file(address.path, identity)
-            for sock in sockets:
+            for sock in self.get(address):
                 sock.close()
 
-    def disown(self) -> None:
-        """The files of Unix sockets are another process's business: called in a worker after the fork."""
+    def become_share(self, worker: int, workers: int) -> None:
+        """In a worker after the fork: close what other workers accept from; Unix sockets' files are not ours.
+
+        worker: its number, from 0. A reload may have changed how many there are: every socket has a worker, and every
+        worker a socket.
+        """
         self._files.clear()
+        for address, groups in self._sockets.items():
+            self._sockets[address] = tuple(_share(group, worker, workers) for group in groups)
+
+
+def _share(group: _Group, worker: int, workers: int) -> _Group:
+    if len(group) < workers:
+        mine: _Group = (group[worker % len(group)],)
+    else:
+        mine = group[worker::workers]
+    for sock in group:
+        if sock not in mine:
+            sock.close()
+    return mine
 
 
 def name_of(sock: socket.socket) -> str:
@@ -183,27 +211,41 @@ def name_of(sock: socket.socket) -> str:
     return str(TcpAddress(name[0], name[1])) if isinstance(name, tuple) else str(name) or "(unnamed)"
 
 
-def _bind_tcp(address: TcpAddress, backlog: int) -> tuple[socket.socket, ...]:
+def _bind_tcp(address: TcpAddress, backlog: int, copies: int) -> tuple[_Group, ...]:
     found = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE | socket.AI_NUMERICSERV
     )
+    names = dict.fromkeys((family, name) for family, _, _, _, name in found)
     sockets: list[socket.socket] = []
     try:
-        for family, name in dict.fromkeys((family, name) for family, _, _, _, name in found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                # [::]:25 and 0.0.0.0:25 are two listeners, and an IPv4 peer is never seen as ::ffff:192.0.2.1.
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(name)
+        groups = [_bind_group(family, name, copies, sockets) for family, name in names]
+        for sock in sockets:
             sock.listen(backlog)
     except OSError:
         for sock in sockets:
             sock.close()
         raise
-    return tuple(sockets)
+    return tuple(groups)
+
+
+def _bind_group(family: int, name: Any, copies: int, sockets: list[socket.socket]) -> _Group:
+    group: list[socket.socket] = []
+    for _ in range(copies):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sockets.append(sock)
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # [::]:25 and 0.0.0.0:25 are two listeners, and an IPv4 peer is never seen as ::ffff:192.0.2.1.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        # The first is bound without SO_REUSEPORT: a daemon that is there already is an error, not a partner.
+        if group:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(group[0].getsockname() if group else name)
+        if copies > 1:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        group.append(sock)
+    return tuple(group)
 
 
 def _bind_unix(address: UnixAddress, backlog: int) -> socket.socket:

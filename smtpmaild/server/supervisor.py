@@ -237,7 +237,7 @@ class Supervisor:
             for descriptor in (self._signals, self._wakeup, self._our_life, *inherited):
                 os.close(descriptor)
             queue_id.reseed()
-            generation.sockets.disown()
+            generation.sockets.become_share(generation.places.index(place), len(generation.places))
             counts = generation.rows.counts.worker(place.row)
             serve(generation.plan, generation.sockets, counts, Channel(channel), self._connect)
             status = 0
@@ -364,7 +364,7 @@ class Supervisor:
         before = self._current
         try:
             plan = next_plan(before.plan)
-            sockets = before.sockets.rebind(plan.sockets)
+            sockets = before.sockets.rebind(plan.sockets, plan.workers)
         except Exception as error:  # whatever is wrong with the new one, the old one serves on
             self._log.error("reload_refused", cause=str(error) or repr(error))
             self._notifier.ready(self._status())

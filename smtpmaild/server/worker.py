@@ -315,10 +315,10 @@ def next_plan(plan: Plan) -> Plan:
 
 
 def log_listening(plan: Plan, sockets: SocketTable) -> None:
-    """One fact for each socket: the port that the kernel chose is in it."""
+    """One fact for each address: the port that the kernel chose is in it."""
     for name, address, _ in plan.sockets:
-        for sock in sockets.get(address):
-            plan.log.info("listening", listener=name, address=name_of(sock))
+        for text in dict.fromkeys(name_of(sock) for sock in sockets.get(address)):
+            plan.log.info("listening", listener=name, address=text)
 
 
 def new_loop(plan: Plan) -> asyncio.AbstractEventLoop:

@@ -108,6 +108,51 @@ def test_port_that_is_taken_is_said_and_nothing_stays_bound() -> None:
     table.close_all_but()
 
 
+def test_workers_have_a_socket_each() -> None:
+    table = SocketTable(NOBODY).rebind([("mx", ANY_PORT, 50)], copies=3)
+    sockets = table.get(ANY_PORT)
+    assert len({sock.getsockname() for sock in sockets}) == 1
+    clients = [socket.create_connection(sockets[0].getsockname()) for _ in range(60)]
+    accepted = [accept_all(sock) for sock in sockets]
+    assert sum(accepted) == 60
+    assert min(accepted) > 0
+    # A second daemon is refused all the same.
+    with pytest.raises(SocketError, match="Address already in use"):
+        SocketTable(NOBODY).rebind([("mx", TcpAddress(*sockets[0].getsockname()), 5)], copies=3)
+    for client in clients:
+        client.close()
+    table.close_all_but()
+
+
+def accept_all(sock: socket.socket) -> int:
+    number = 0
+    while True:
+        try:
+            sock.accept()[0].close()
+        except BlockingIOError:
+            return number
+        number += 1
+
+
+@pytest.mark.parametrize(
+    ("copies", "workers", "shares"),
+    [
+        (2, 2, [[0], [1]]),
+        (2, 3, [[0], [1], [0]]),  # after a reload with more workers
+        (3, 2, [[0, 2], [1]]),  # or fewer
+        (1, 2, [[0], [0]]),  # one worker before
+    ],
+)
+def test_share_of_a_worker(copies: int, workers: int, shares: list[list[int]]) -> None:
+    for worker, share in enumerate(shares):
+        table = SocketTable(NOBODY).rebind([("mx", ANY_PORT, 5)], copies)
+        sockets = table.get(ANY_PORT)
+        table.become_share(worker, workers)
+        assert table.get(ANY_PORT) == tuple(sockets[index] for index in share)
+        assert [sock.fileno() >= 0 for sock in sockets] == [index in share for index in range(copies)]
+        table.close_all_but()
+
+
 def test_unknown_host_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
