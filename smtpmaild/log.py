@@ -25,6 +25,8 @@ from smtpmaild.facts import Log
 _WAITING = 16 * 1024 * 1024
 #: How long the writer collects before it writes: one write for a few hundred lines under load, 20 ms late at most.
 _COLLECT_SECONDS = 0.02
+#: How long a line may take that is written without a thread.
+_PATIENCE_SECONDS = 1.0
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 FORMATS = ("auto", "console", "json", "logfmt")
@@ -42,7 +44,7 @@ class LogStream:
         # No lock: the left ones are counted by those who log, nearly always one thread, the right ones by the writer's.
         self._taken, self._written = 0, 0
         self._dropped, self._told = 0, 0
-        self._tell_dropped: Callable[[int], object] = int
+        self._tell_dropped: Callable[[int], object] = int  # until set_up
         self._there_is_work = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -57,9 +59,9 @@ class LogStream:
         self._tell_dropped = tell
 
     def write(self, line: str) -> None:
-        """Take a line without its line feed. Never blocks while the thread runs; never raises."""
+        """Take a line without its line feed. Never blocks while the thread runs, else for a moment; never raises."""
         if self._thread is None:
-            self.write_now(line)
+            self._write_soon(line)
             return
         if self._taken - self._written > _WAITING:
             self._dropped += 1
@@ -76,11 +78,28 @@ class LogStream:
             try:
                 data = data[os.write(self._descriptor, data) :]
             except BlockingIOError:  # somebody who shares the open file has set it so
-                ready = select.poll()
-                ready.register(self._descriptor, select.POLLOUT)
-                ready.poll()
+                self._has_room(None)
             except OSError:
                 return  # nobody can read it; the mail is more important than the log
+
+    def _write_soon(self, line: str) -> None:
+        # A supervisor has no thread, and must not hang on its log where nobody reads.
+        if self._has_room(_PATIENCE_SECONDS):
+            self.write_now(line)
+            self._tell_of_dropped()
+        else:
+            self._dropped += 1
+
+    def _has_room(self, seconds: float | None) -> bool:
+        ready = select.poll()
+        ready.register(self._descriptor, select.POLLOUT)
+        return bool(ready.poll(None if seconds is None else seconds * 1000))
+
+    def _tell_of_dropped(self) -> None:
+        dropped = self._dropped - self._told
+        if dropped:
+            self._told += dropped
+            self._tell_dropped(dropped)
 
     def start(self) -> None:
         """Let a thread write from now on."""
@@ -111,10 +130,7 @@ class LogStream:
             if lines:
                 self.write_now("\n".join(lines))
                 self._written += sum(map(len, lines))
-            dropped = self._dropped - self._told
-            if dropped:
-                self._told += dropped
-                self._tell_dropped(dropped)
+            self._tell_of_dropped()
             if self._stopping and not self._lines:
                 return
 

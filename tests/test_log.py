@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -317,6 +318,24 @@ def test_stop_gives_up_where_nobody_reads_and_so_does_what_is_said_after_it(pipe
     pipe.stream.write("after")
     assert time.monotonic() - before < 1.0
     os.read(pipe.reader, 1 << 20)  # let the thread go
+
+
+def test_without_a_thread_a_reader_that_stops_reading_holds_nobody_up(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging, "_PATIENCE_SECONDS", 0.01)
+    log = logger(pipe)
+    pipe.fill()
+    before = time.monotonic()
+    log.info("lost")
+    log.info("lost")
+    assert time.monotonic() - before < 1.0
+    while len(os.read(pipe.reader, 1 << 16)) == 1 << 16:  # there is no more then
+        if not select.select([pipe.reader], [], [], 0)[0]:
+            break
+    log.info("kept")
+    kept, dropped = (json.loads(line) for line in pipe.read().splitlines())
+    assert (kept["event"], dropped["event"], dropped["lines"]) == ("kept", "log_lines_dropped", 2)
 
 
 def test_a_closed_reader_is_no_reason_to_fail(pipe: Pipe) -> None:
