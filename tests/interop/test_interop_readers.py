@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mailbox
 import os
-import pty
 import re
 import select
 import shutil
@@ -55,20 +54,21 @@ def test_pythons_mailbox(daemon: Daemon) -> None:
 
 def run_on_a_terminal(arguments: list[str], environment: dict[str, str]) -> int:
     """Programs that draw on their screen want one."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(arguments[0], arguments, environment)
+    ours, theirs = os.openpty()
+    process = subprocess.Popen(
+        arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    )
+    os.close(theirs)
     end = time.monotonic() + PATIENCE
     try:
-        while time.monotonic() < end:
-            if select.select([terminal], [], [], 0.1)[0] and not os.read(terminal, 65536):
-                break
+        while time.monotonic() < end and process.poll() is None:
+            if select.select([ours], [], [], 0.05)[0]:
+                os.read(ours, 65536)
     except OSError:  # how Linux tells that the other side is gone
         pass
     finally:
-        os.close(terminal)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+        os.close(ours)
+    return process.wait(PATIENCE)
 
 
 @pytest.mark.debian
