@@ -74,7 +74,8 @@ class Dialogue:
         if self.is_stopped:
             return
         try:
-            self._settle(result)
+            if not self.protocol.is_closed:  # else we said our last word meanwhile
+                self._settle(result)
         except Exception:
             self._failed()
         self.advance()
