@@ -220,8 +220,11 @@ class Client:
         return self.reply()
 
     def greet(self) -> None:
-        assert self.reply().startswith("220 ")
-        assert self.ask("EHLO client.example").startswith("250 ")
+        for expected, reply in (("220 ", self.reply), ("250 ", lambda: self.ask("EHLO client.example"))):
+            said = reply()
+            if said.startswith("421 "):
+                raise ConnectionAbortedError(said)  # the daemon is about to end, or has no room
+            assert said.startswith(expected), said
 
     def send_message(self, message: bytes, recipients: Sequence[str], way: str = "DATA") -> str:
         """The reply to the message, or the first refusal. way: DATA, BDAT, or PIPELINED up to DATA."""

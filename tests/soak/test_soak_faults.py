@@ -7,14 +7,18 @@ at once, and when the fault is over the daemon goes on without a restart.
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import pytest
-from real_daemon import IS_WHOLE, PATIENCE, SPOOL, Load, RealDaemon, Shelves, numbers, scaled, send_one, until
+from real_daemon import IS_WHOLE, PATIENCE, SPOOL, Client, Load, RealDaemon, Shelves, numbers, scaled, send_one, until
 
 pytestmark = pytest.mark.soak
 NeedsProgram = Callable[[str], str]
@@ -151,3 +155,38 @@ def test_read_only_remount(tmp_path: Path, mount: Mount) -> None:
         assert len([*disk.glob("spool/*.json")]) == 1
         assert Shelves(disk).leftovers() == []
         daemon.assert_no_mistakes()
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=only_whole)])
+def test_no_descriptors_left(tmp_path: Path, workers: int) -> None:
+    shelves = Shelves(tmp_path)
+    with RealDaemon(tmp_path, workers=workers) as daemon:
+        with Load(daemon, numbers()) as load:
+            load.wait_for_accepted(10)
+            for pid in daemon.pids():
+                taken = len(os.listdir(f"/proc/{pid}/fd"))
+                _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (taken + 3, hard))
+            with ExitStack() as stack:
+                for _ in range(20):
+                    stack.enter_context(socket.create_connection(daemon.address, PATIENCE))
+                daemon.wait_for("store_failed")
+            load.wait_for_accepted(10)  # as soon as the others have gone
+        assert {fact["error"] for fact in daemon.named("store_failed")} == {"EMFILE"}
+        shelves.check(load.accepted, load.refused)
+        assert shelves.leftovers() == []
+
+
+def test_slow_disk(tmp_path: Path, needs_program: NeedsProgram) -> None:
+    strace, shelves = needs_program("strace"), Shelves(tmp_path)
+    with RealDaemon(tmp_path) as daemon, Load(daemon, numbers(), clients=10) as load:
+        load.wait_for_accepted(10)
+        with Faulty(strace, daemon.pid, "fsync,syncfs:delay_enter=100000"):
+            load.wait_for_accepted(scaled(20, 500))
+            began = time.monotonic()
+            with Client(daemon.address) as client:  # the loop does not wait with its threads
+                client.greet()
+            assert time.monotonic() - began < 0.1
+            daemon.kill()
+    assert not load.refused
+    shelves.check(load.accepted)
