@@ -74,8 +74,7 @@ class Dialogue:
         if self.is_stopped:
             return
         try:
-            if not self.protocol.is_closed:  # else we said our last word meanwhile
-                self._settle(result)
+            self._settle(result)
         except Exception:
             self._failed()
         self.advance()
