@@ -264,7 +264,46 @@ def test_disconnects_anywhere(daemon: RealDaemon) -> None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset, not an end
 
 
-# Numbers
+# Names and numbers
+
+
+def test_strange_mailboxes(daemon: RealDaemon) -> None:
+    dice = random.Random(1)
+    alphabet = [
+        "/",
+        "..",
+        ".",
+        "\\\\",
+        '\\"',
+        "%",
+        "~",
+        " ",
+        "-",
+        "new",
+        "tmp",
+        "*",
+        ":",
+        ",S=1",
+        "\u00fc",
+        "\U0001f4a9",
+        "x" * 20,
+    ]
+    accepted = 0
+    with Client(daemon.address) as client:
+        client.greet()
+        for _ in range(scaled(3, 50)):
+            assert client.ask("MAIL FROM:<> SMTPUTF8").startswith("250 ")
+            local_parts = ["".join(dice.choices(alphabet, k=dice.randrange(1, 6))) for _ in range(30)]
+            replies = [client.ask(f'RCPT TO:<"{local_part}"@{MAIL}>') for local_part in local_parts]
+            assert {reply[:9] for reply in replies} <= {"250 2.1.5", "553 5.1.3", "501 5.1.3"}
+            accepted += sum(reply[0] == "2" for reply in replies)
+            assert client.ask("DATA").startswith("354 ")
+            assert client.ask(b"S: x\r\n\r\nx\r\n.\r\n").startswith("250 ")
+    assert accepted > scaled(50, 1000)
+    # Each mailbox is a Maildir of its own right below the root, and there is nothing else.
+    assert {path.name for path in daemon.stores.iterdir()} == {"mail", "spool", "smtp.yaml", "daemon.log"}
+    assert {path.name for path in daemon.stores.glob("mail/*/*")} == {"tmp", "new", "cur"}
+    assert not [path for path in daemon.stores.glob("mail/*/*/*") if not path.is_file()]
 
 
 def test_thousands_of_recipients(daemon: RealDaemon) -> None:
