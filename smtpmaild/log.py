@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import sys
 import threading
 import time
 from collections import deque
@@ -164,7 +163,7 @@ def set_up(stream: LogStream, level: str, log_format: str, environment: Mapping[
 
 def to_stderr(level: str = "info", log_format: str = "auto") -> tuple[LogStream, Log]:
     """The usual log: standard error of this process."""
-    stream = LogStream(sys.stderr.fileno())
+    stream = LogStream(2)
     return stream, set_up(stream, level, log_format, os.environ)
 
 

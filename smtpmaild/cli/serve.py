@@ -20,6 +20,7 @@ EX_CANTCREAT, EX_NOPERM = 73, 77
 
 def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_root: bool = False) -> int:
     """Serve by the configuration in this file; the exit status."""
+    _open_standard_files()
     if stdin:
         _keep_facts_from_the_peer()
     config = read_config(path)
@@ -39,6 +40,15 @@ def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_
     except OSError as error:
         log.error("start_failed", cause=str(error))
         return EX_CANTCREAT
+
+
+def _open_standard_files() -> None:
+    """Whoever started us with `2>&-` must not find our log in a message: the next file we open would get number 2."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _keep_facts_from_the_peer() -> None:

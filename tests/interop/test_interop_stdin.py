@@ -137,3 +137,13 @@ def test_another_process_may_share_the_terminal_flags(config: Path) -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_closed_standard_files_are_no_place_for_mail(config: Path, tmp_path: Path) -> None:
+    """Without numbers 0 to 2 a message's file would get one, and the log would be written into it."""
+    (tmp_path / "in").write_bytes(SESSION % b"closed")
+    script = f'exec "$@" < {tmp_path / "in"} > {tmp_path / "out"} 2>&-'
+    ran = subprocess.run(["sh", "-c", script, "sh", *command(config)], timeout=PATIENCE, cwd=ROOT, check=False)
+    assert ran.returncode == 0
+    assert codes((tmp_path / "out").read_bytes()) == CODES
+    assert stored(config, "closed") == [b".hello\n"]
