@@ -317,7 +317,9 @@ def test_stop_gives_up_where_nobody_reads_and_so_does_what_is_said_after_it(pipe
     pipe.stream.stop(0.1)
     pipe.stream.write("after")
     assert time.monotonic() - before < 1.0
-    os.read(pipe.reader, 1 << 20)  # let the thread go
+    os.read(pipe.reader, 1 << 20)  # somebody reads again
+    pipe.stream.stop()
+    assert pipe.read().endswith("line\nafter\n")
 
 
 def test_without_a_thread_a_reader_that_stops_reading_holds_nobody_up(
