@@ -160,6 +160,18 @@ class Dialogue:
         waiting = self.receiver.stop(reason)
         if waiting is not None:
             self._spawn(_finish(waiting))
+        # Who drives us holds us, and we would hold it: such circles wait for the collector, each with the last piece
+        # of a body, and those that lived long wait for hours.
+        self._event = _OVER
+        self._changed = self._spawn = _nobody
+
+
+#: In place of the last event once a session is over.
+_OVER: Final = Connected(replies.INTERNAL_ERROR)
+
+
+def _nobody(*_: object) -> None:
+    """In place of the driver once a session is over: it has let go of us, and we of it."""
 
 
 async def _finish(awaitable: Awaitable[object]) -> None:

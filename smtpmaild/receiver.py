@@ -447,6 +447,7 @@ class Receiver:
         """
         self._is_stopped = True
         self._forget_transaction()
+        self._resume = _nobody  # who waited for us; it holds us, and we would hold it until the collector comes
         session = self.session
         self.service.log.info(
             "session_closed",
@@ -516,6 +517,10 @@ def verb_of(event: Event) -> str:
     if isinstance(event, Hello | Command):
         return event.verb
     return _EVENT_NAMES[event.__class__]
+
+
+def _nobody(result: Result) -> None:
+    """In place of `resume` once the session is over."""
 
 
 def _or_success(verdict: Verdict, event: Connected | LineTooLong) -> Result:

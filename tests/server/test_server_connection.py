@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from typing import Any
 
@@ -456,3 +457,30 @@ class _Named:
 )
 def test_peer(loop: str, name: object, peer: Peer) -> None:
     assert peer_of(_Named(name)) == peer  # type: ignore[arg-type]
+
+
+TO_THE_BODY = "EHLO c.example\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@local.example>\r\nDATA\r\n"
+
+
+@pytest.mark.parametrize("said", ["EHLO c.example\r\n", f"{TO_THE_BODY}half", f"{TO_THE_BODY}whole\r\n.\r\nQUIT\r\n"])
+def test_a_session_leaves_no_work_for_the_collector(loop: str, said: str) -> None:
+    async def go() -> None:
+        house = House()
+        async with listening(house.door) as (listener, address):
+            gc.collect()
+            async with Guest.connected(address) as guest:
+                guest.writer.write(said.encode())
+                await guest.reader.readuntil(b"354 " if "DATA" in said else b"250 ")
+            await until(lambda: not listener.connections)
+            await until(lambda: not connections_in_memory())
+
+    gc.collect()
+    gc.disable()
+    try:
+        run_loop(go(), loop)
+    finally:
+        gc.enable()
+
+
+def connections_in_memory() -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, connection.Connection)]
