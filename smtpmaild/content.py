@@ -9,8 +9,9 @@ from __future__ import annotations
 import tempfile
 from typing import IO
 
-#: Header bytes kept for policies; what lies behind is passed on but not looked at.
-HEADER_LIMIT = 256 * 1024
+#: Header bytes kept for policies; what lies behind is passed on but not looked at. Every client may make us keep so
+#: much, beside what the stores hold: a hundred Received fields take 30 KiB, and Postfix keeps 100 KiB.
+HEADER_LIMIT = 64 * 1024
 #: Body bytes kept in memory before a temporary file takes over.
 MEMORY_LIMIT = 256 * 1024
 

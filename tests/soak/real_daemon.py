@@ -46,7 +46,7 @@ local_domains:
 deliver_to:
   mail: {{type: maildir, path: "{root}/mail/{{mailbox}}", tmp_max_age: 1h}}
   spool: {{type: spool, path: "{root}/spool", tmp_max_age: 1h}}
-limits: {{connections: 12000, connections_per_ip: 0, message_size: {size}}}
+limits: {{connections: 12000, connections_per_ip: 0, message_size: {size}, memory: {memory}}}
 timeouts: {{drain: 5s}}
 logging: {{level: info, format: json}}
 workers: {workers}
@@ -79,7 +79,15 @@ def is_alive(pid: int) -> bool:
 class RealDaemon:
     """The daemon as a process, with its stores below `root` and its log in a file beside them."""
 
-    def __init__(self, root: Path, *, workers: int = 1, size: str = "50 MB", stores: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        workers: int = 1,
+        size: str = "50 MB",
+        memory: str = "256 MB",
+        stores: Path | None = None,
+    ) -> None:
         self.stores = stores or root
         self.workers = workers
         self.process: subprocess.Popen[bytes] | None = None
@@ -87,7 +95,7 @@ class RealDaemon:
         self._config = root / "smtp.yaml"
         self._log = root / "daemon.log"
         self._started_at = 0
-        self._config.write_text(_CONFIG.format(root=self.stores, workers=workers, size=size))
+        self._config.write_text(_CONFIG.format(root=self.stores, workers=workers, size=size, memory=memory))
 
     def __enter__(self) -> Self:
         self.start()

@@ -35,13 +35,13 @@ MIB = 1024 * 1024
 #: KiB that one message, one line or one client may cost: 16 MB, as promised for a message of 200 MB.
 LARGEST_GROWTH = 16_000_000 // 1024
 #: KiB that may stay afterwards: what an allocator keeps for the next time.
-LASTING_GROWTH = 8 * 1024
+LASTING_GROWTH = 12 * 1024
 SESSIONS = scaled(300, 10_000)
 
 
 @pytest.fixture(scope="module")
 def fortress(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealDaemon]:
-    with RealDaemon(tmp_path_factory.mktemp("abuse"), size="300 MB") as daemon:
+    with RealDaemon(tmp_path_factory.mktemp("abuse"), size="300 MB", memory="8 MB") as daemon:
         for to in (f"x@{MAIL}", f"x@{SPOOL}"):  # what is made at the first use is there
             assert send_one(daemon.address, b"a line\r\n" * 100_000, to).startswith("250 ")
         yield daemon
@@ -243,6 +243,34 @@ def test_silent_connections(daemon: RealDaemon) -> None:
         assert time.monotonic() - began < 1.0
         assert (daemon.resident() - before) / count < 8  # KiB
         assert {client.reply()[:3] for client in clients} == {"220"}
+
+
+def begin_bodies(daemon: RealDaemon, stack: ExitStack, count: int, start: bytes, size: int) -> list[str]:
+    """So many clients begin a message and stop in the middle of it; the replies to DATA."""
+    answers = []
+    for _ in range(count):
+        client = stack.enter_context(Client(daemon.address))
+        client.greet()
+        assert client.ask("MAIL FROM:<>").startswith("250 ")
+        assert client.ask(f"RCPT TO:<x@{MAIL}>").startswith("250 ")
+        answers.append(client.ask("DATA")[:9])
+        if answers[-1].startswith("354 "):
+            client.socket.sendall(start + (b"x" * 62 + b"\r\n") * (size // 64))
+    return answers
+
+
+def test_bodies_that_never_end(daemon: RealDaemon) -> None:
+    with ExitStack() as stack:
+        answers = begin_bodies(daemon, stack, 400, b"S: x\r\n\r\n", 30 * 1024)
+    # They hold what limits.memory says and little more; then nobody else may begin.
+    assert answers.index("452 4.3.1") > 100
+    assert {answer[:3] for answer in answers} == {"354", "452"}
+
+
+def test_headers_that_never_end(daemon: RealDaemon) -> None:
+    with ExitStack() as stack:
+        answers = begin_bodies(daemon, stack, 100, b"", 200 * 1024)
+    assert {answer[:3] for answer in answers} == {"354"}  # what arrives is on disk, all but the beginning
 
 
 def test_byte_by_byte(daemon: RealDaemon) -> None:
