@@ -15,7 +15,7 @@ from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import InheritedSockets, SocketTable
 from smtpmaild.server.supervisor import Supervisor
-from smtpmaild.server.worker import SIGNALS, log_listening, serve_alone
+from smtpmaild.server.worker import SIGNALS, import_loop, log_listening, serve_alone
 
 
 def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
@@ -28,6 +28,7 @@ def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
     privileges.prepare_process()
     sockets = SocketTable(InheritedSockets.from_environment(environment)).rebind(plan.sockets, plan.workers)
     try:
+        import_loop(plan)
         if identity is not None:
             identity.assume(environment)
         for sink in plan.sinks:

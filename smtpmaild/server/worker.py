@@ -321,6 +321,14 @@ def log_listening(plan: Plan, sockets: SocketTable) -> None:
             plan.log.info("listening", listener=name, address=text)
 
 
+def import_loop(plan: Plan) -> None:
+    """Load what serving needs, while we may still read it and before workers are forked, who then share it."""
+    import concurrent.futures.thread  # noqa: F401  asyncio.to_thread wants it, late
+
+    if plan.event_loop == "uvloop":
+        import uvloop  # noqa: F401
+
+
 def new_loop(plan: Plan) -> asyncio.AbstractEventLoop:
     """The event loop of a serving process. What goes wrong in its callbacks is logged and ends nothing."""
     if plan.event_loop == "uvloop":
@@ -361,6 +369,19 @@ def serve(
     SIGNALS are blocked when this is called, so that none comes before there is an ear for it.
     """
     plan.log_start()
+    try:
+        return _serve(plan, sockets, counts, superior, connect)
+    finally:
+        plan.log_stop()
+
+
+def _serve(
+    plan: Plan,
+    sockets: SocketTable,
+    counts: WorkerCounts,
+    superior: Superior,
+    connect: Callable[[Worker, asyncio.AbstractEventLoop], None],
+) -> SocketTable:
     loop = new_loop(plan)
     try:
         worker = Worker(plan, sockets, counts, superior, loop)
@@ -371,7 +392,6 @@ def serve(
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()
-        plan.log_stop()
     return worker.sockets
 
 

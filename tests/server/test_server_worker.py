@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from house import Client, Daemon, Facts, Guest, MemorySink, make_door, make_plan, run_loop, until
 
+from smtpmaild.server import worker
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import Listener
 from smtpmaild.server.notify import Notifier
@@ -368,6 +369,21 @@ def test_failures_in_callbacks_are_logged_once_a_second_and_end_nothing(loop: st
     first, second = [facts for name, facts in log.all if name == "loop_failure"]
     assert first == {"cause": "no exception, only words"}
     assert "ZeroDivisionError" in str(second["traceback"])
+
+
+def test_log_is_written_out_when_a_worker_cannot_even_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(plan: Plan) -> asyncio.AbstractEventLoop:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(worker, "new_loop", fail)
+    steps: list[str] = []
+    plan = plan_with(
+        Facts(), MemorySink(), log_start=lambda: steps.append("start"), log_stop=lambda: steps.append("stop")
+    )
+    table = SocketTable(InheritedSockets({}))
+    with pytest.raises(PermissionError):
+        worker.serve(plan, table, Counts(1).worker(0), Recorder(), lambda *_: None)
+    assert steps == ["start", "stop"]
 
 
 def test_plan_knows_what_to_bind() -> None:
