@@ -48,6 +48,9 @@ class LineBuffer:
             self._skip_to_line_feed()
         data = self._data
         start = self._position
+        if start == len(data):
+            self.clear()
+            return None
         end = data.find(b"\n", max(start, self._searched))
         if end < 0:
             return self._unfinished_line()

@@ -272,6 +272,9 @@ class ServerSession:
         return Hello(verb, argument, self._dialect.keywords, self._dialect.ehlo)
 
     def _mail(self, verb: str, argument: str) -> _Step:
+        known = self._dialect.known_senders.get(argument)
+        if known is not None:
+            return known
         rest = after_keyword(argument, "FROM:")
         found = None if rest is None else parse_reverse_path(rest, self._dialect.options.to_ascii)
         if found is None:
@@ -286,9 +289,15 @@ class ServerSession:
         limit = self._dialect.options.message_size
         if limit and int(parameters.get("SIZE", "0")) > limit:
             return self._refuse(replies.MESSAGE_TOO_BIG)
-        return Mail(reverse_path, parameters, Reply(250, "2.1.0", f"sender {reverse_path.text or '<>'} OK"))
+        event = Mail(reverse_path, parameters, Reply(250, "2.1.0", f"sender {reverse_path.text or '<>'} OK"))
+        if not parameters:
+            self._dialect.known_senders.put(argument, event)
+        return event
 
     def _rcpt(self, verb: str, argument: str) -> _Step:
+        known = self._dialect.known_recipients.get(argument)
+        if known is not None and self._recipients < self._dialect.options.recipients:
+            return known
         rest = after_keyword(argument, "TO:")
         found = None if rest is None else parse_forward_path(rest, self._dialect.options.to_ascii)
         if found is None:
@@ -303,7 +312,10 @@ class ServerSession:
             # RFC 5321 §4.5.3.1.10: 452, not 552: the client sends the rest in another transaction.
             self._send(replies.TOO_MANY_RECIPIENTS)
             return _ANSWERED
-        return Rcpt(forward_path, parameters, Reply(250, "2.1.5", f"recipient {forward_path.text} OK"))
+        event = Rcpt(forward_path, parameters, Reply(250, "2.1.5", f"recipient {forward_path.text} OK"))
+        if not parameters and argument.isascii():
+            self._dialect.known_recipients.put(argument, event)
+        return event
 
     def _parse_parameters(self, tail: str, known: Mapping[str, re.Pattern[str]]) -> Mapping[str, str] | Reply:
         if not tail.strip(" "):

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import idna
 import pytest
 
-from smtpmaild.smtp.extension import BASE_VERBS, EXTENSIONS, XFORWARD, Dialect, Extension, ServerOptions
+from smtpmaild.smtp.address import NULL_REVERSE_PATH
+from smtpmaild.smtp.events import Mail
+from smtpmaild.smtp.extension import BASE_VERBS, EXTENSIONS, XFORWARD, Dialect, Extension, Known, ServerOptions
+from smtpmaild.smtp.reply import RECIPIENT_OK
 
 
 def to_ascii(domain: str) -> str:
@@ -143,3 +146,12 @@ def test_program_adds_and_removes_verbs() -> None:
     assert not dialect.verbs & {"EHLO", "HELP"}
     assert "XPING" in dialect.help.text
     assert "EHLO" not in dialect.help.text
+
+
+def test_known_arguments_stay_bounded_and_forget() -> None:
+    known: Known[Mail] = Known(most=2)
+    events = {text: Mail(NULL_REVERSE_PATH, {}, RECIPIENT_OK) for text in ("a", "b", "c")}
+    for text, event in events.items():
+        known.put(text, event)
+    assert known.get("a") is None
+    assert known.get("c") is events["c"]
