@@ -15,10 +15,10 @@ from smtpmaild.config import sockets as config_sockets
 from smtpmaild.config.domains import LocalDomain as LocalDomainConfig
 from smtpmaild.config.listeners import Listener as ListenerConfig
 from smtpmaild.config.models import Config
-from smtpmaild.config.names import to_ascii
 from smtpmaild.config.rules import RelayRule as RelayRuleConfig
 from smtpmaild.envelope import Rule
 from smtpmaild.facts import Log
+from smtpmaild.idn import to_ascii
 from smtpmaild.log import LogStream
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.builtin import build_policies

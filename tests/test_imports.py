@@ -49,12 +49,13 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "smtp": Allowed(banned=frozenset(NOT_IN_ENGINE)),
     "content": Allowed(),
     "facts": Allowed(),
+    "idn": Allowed(others=("idna",)),
     "queue_id": Allowed(),
     "metrics": Allowed(ours=("smtp.*",)),
     "envelope": Allowed(ours=("smtp.*",)),
     "trace": Allowed(ours=("smtp.*", "envelope", "__init__")),
     # decisions
-    "routing": Allowed(ours=("smtp.*", "envelope", "metrics", "facts"), others=("pydantic", "idna")),
+    "routing": Allowed(ours=("smtp.*", "envelope", "metrics", "facts"), others=("pydantic",)),
     "policy": Allowed(ours=("smtp.*", "envelope", "content", "metrics", "facts"), others=("pydantic",)),
     # stores: threads and files, never the loop
     "sink": Allowed(ours=("envelope", "trace", "queue_id", "smtp.reply", "metrics", "facts"), others=("pydantic",)),
@@ -71,8 +72,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "embedding": Allowed(
         ours=("smtp.*", "receiver", "dialogue", "policy.*", "envelope", "content", "facts", "metrics")
-        + ("server.connection", "server.streams"),
-        others=("idna",),
+        + ("server.connection", "server.streams", "idn"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     # `smtpmaild try`: a session without a network, through stores that store nothing
@@ -81,13 +81,13 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # the file, the log, the one who knows them all
     "config": Allowed(
-        ours=("smtp.*", "policy.builtin", "policy.options", "sink.builtin", "routing", "envelope"),
-        others=("pydantic", "pydantic_core", "yaml", "idna"),
+        ours=("smtp.*", "policy.builtin", "policy.options", "sink.builtin", "routing", "envelope", "idn"),
+        others=("pydantic", "pydantic_core", "yaml"),
         banned=frozenset({"asyncio", "uvloop"}),
     ),
     "log": Allowed(ours=("facts",), others=("structlog",)),
     "app": Allowed(
-        ours=("__init__", "config.*", "content", "envelope", "facts", "log", "metrics", "policy.*", "queue_id")
+        ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
         + ("dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "trace"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,

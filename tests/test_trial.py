@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from receiving import Says, Store, make_service
 
-from smtpmaild.config.names import to_ascii
+from smtpmaild.idn import to_ascii
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Chain, Mode
 from smtpmaild.smtp.reply import Reply

@@ -9,18 +9,13 @@ from __future__ import annotations
 import ipaddress
 from typing import Annotated
 
-import idna
 from pydantic import AfterValidator, PlainValidator, WithJsonSchema
 
+from smtpmaild.idn import to_ascii
 from smtpmaild.routing import NULL_SENDER, fold
 from smtpmaild.smtp.address import is_domain, normal_domain, normal_literal, parse_mailbox
 
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def to_ascii(domain: str) -> str:
-    """A-labels of a domain with U-labels; UTS 46 maps capitals and full-width forms first. Raises ValueError."""
-    return idna.encode(domain, uts46=True).decode("ascii")
 
 
 def host_name(text: str) -> str:

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import IO
 
-import idna
-
 from smtpmaild.envelope import Peer
 from smtpmaild.facts import Log
+from smtpmaild.idn import to_ascii
 from smtpmaild.smtp.extension import ServerOptions
 
 
@@ -100,8 +99,3 @@ def read_options(given: Mapping[str, object]) -> SessionOptions:
     if ("handle_in" in options) is not ("handle_out" in options):
         raise TypeError("handle_in and handle_out belong together")
     return SessionOptions(**options)  # type: ignore[arg-type]
-
-
-def to_ascii(domain: str) -> str:
-    """A-labels by IDNA2008 (RFC 5891), upper case folded first as people type it (UTS 46)."""
-    return idna.encode(domain, uts46=True).decode("ascii")

@@ -13,8 +13,8 @@ from smtpmaild.config.names import (
     mailbox_name,
     network,
     sender_address,
-    to_ascii,
 )
+from smtpmaild.idn import to_ascii
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from smtpmaild.embedding.options import StandardLog, read_options, to_ascii
+from smtpmaild.embedding.options import StandardLog, read_options
+from smtpmaild.idn import to_ascii
 
 
 def test_names_in_any_case() -> None:
