@@ -203,11 +203,11 @@ def test_slow_disk(tmp_path: Path, needs_program: NeedsProgram) -> None:
     with RealDaemon(tmp_path) as daemon, Load(daemon, numbers(), clients=10) as load:
         load.wait_for_accepted(10)
         with Faulty(strace, daemon.pid, "fsync,syncfs:delay_enter=100000"):
-            load.wait_for_accepted(scaled(20, 200))
+            load.wait_for_accepted(scaled(20, 100))
             began = time.monotonic()
             with Client(daemon.address) as client:  # the loop does not wait with its threads
                 client.greet()
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 0.5
             daemon.kill()
     assert not load.refused
     shelves.check(load.accepted)
