@@ -64,7 +64,7 @@ class Faulty:
 
 FAULTS = [
     # what strace makes fail, the reply, the error in the log
-    pytest.param("fsync:error=EIO", "451 4.3.0", "EIO", id="fsync"),
+    pytest.param("fsync:error=EIO", "451 4.3.0", "EIO", id="fsync", marks=only_whole),
     # The first of a thread's two is that of the file: then the message has its name when its directory fails.
     pytest.param("fsync:error=EIO:when=2+2", "451 4.3.0", "EIO", id="fsync-now-and-then"),
     pytest.param("syncfs:error=EIO", "451 4.3.0", "EIO", id="syncfs"),
