@@ -19,6 +19,7 @@ from __future__ import annotations
 import ipaddress
 import mmap
 import secrets
+from collections.abc import Iterator
 from typing import NamedTuple
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -26,6 +27,8 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 #: Cells of each of the two tables. With its two tables a worker has 512 KiB, touched only as they are used.
 CELLS = 1 << 16
 _CELL_SIZE = 4
+#: Clients whose cells a worker remembers, never more: working them out takes 2 us, at each coming and going.
+_KNOWN = 4096
 #: IPv4 and IPv6: how many leading bits make one client.
 _ONE_CLIENT_V4, _ONE_CLIENT_V6 = 32, 64
 
@@ -65,15 +68,16 @@ class Counts:
 
 
 class WorkerCounts:
-    """One worker's column: every connection enters once and leaves once. Takes 3 µs and 1.3 µs."""
+    """One worker's column: every connection enters once and leaves once."""
 
-    __slots__ = ("_cells", "_levels", "_row", "_workers")
+    __slots__ = ("_cells", "_known", "_levels", "_row", "_workers")
 
     def __init__(self, counts: Counts, row: int) -> None:
         self._cells = counts.cells
         self._levels = counts.levels
         self._workers = counts.workers
         self._row = row
+        self._known: dict[IpAddress, tuple[tuple[int, int], ...]] = {}
 
     def enter(self, ip: IpAddress | None) -> Occupancy:
         """Count a connection; the answer includes it. None: a client without an address, on a Unix socket."""
@@ -97,12 +101,19 @@ class WorkerCounts:
         self._cells[line + self._row] += 1
         return sum(self._cells[line : line + self._workers])
 
-    def _lines(self, ip: IpAddress) -> list[tuple[int, int]]:
+    def _lines(self, ip: IpAddress) -> tuple[tuple[int, int], ...]:
         """Where the lines of this client begin: (first table, second table) for its address and for its network."""
+        lines = self._known.get(ip)
+        if lines is None:
+            lines = tuple(self._work_out(ip))
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            self._known[ip] = lines
+        return lines
+
+    def _work_out(self, ip: IpAddress) -> Iterator[tuple[int, int]]:
         number = int(ip)
         workers = self._workers
-        lines = []
         for key, bits in self._levels[ip.version]:
             digest = hash(key + (number >> bits).to_bytes(16, "big"))
-            lines.append(((1 + digest % CELLS) * workers, (1 + CELLS + (digest >> 16) % CELLS) * workers))
-        return lines
+            yield (1 + digest % CELLS) * workers, (1 + CELLS + (digest >> 16) % CELLS) * workers

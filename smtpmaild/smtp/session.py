@@ -67,16 +67,22 @@ class _Chunk:
 
 
 class ServerSession:
-    """One connection's protocol state."""
+    """One connection's protocol state.
+
+    has_begun: the banner was answered.  is_closed: no input is looked at any more; send what there is to send, then
+    close.  farewell: the reply that ended the session, once it has ended by one.
+    """
 
     __slots__ = (
         "_bad_commands", "_checker", "_chunk", "_decoder", "_dialect", "_end_was_seen", "_input", "_is_extended",
         "_is_shutting_down", "_is_utf8", "_output", "_output_size", "_parameters", "_pending", "_recipients",
-        "_refused_recipients", "_state", "farewell",
+        "_refused_recipients", "_state", "farewell", "has_begun", "is_closed",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect) -> None:
-        self.farewell: Reply | None = None  # the reply that ended the session, once it has ended by one
+        self.has_begun = False
+        self.is_closed = False
+        self.farewell: Reply | None = None
         self._dialect = dialect
         self._state = State.CONNECTED
         self._input = LineBuffer(dialect.line_limit, allow_bare_lf=dialect.options.allow_bare_lf)
@@ -101,13 +107,20 @@ class ServerSession:
 
     def receive_data(self, data: bytes) -> None:
         """Take what the network brought. Ignored once the session is closed."""
-        if self._state is not State.CLOSED:
+        if not self.is_closed:
             self._input.feed(data)
 
     def next_event(self) -> Event | None:
         """The next thing to decide; None: paused until reply(), stalled until data_to_send(), or out of input."""
-        while self._pending is None and self._state is not State.CLOSED and self._output_size < _OUTPUT_LIMIT:
-            step = self._read()
+        while self._pending is None and not self.is_closed and self._output_size < _OUTPUT_LIMIT:
+            if self._state is State.CONNECTED:
+                step: _Step = Connected(self._dialect.banner)
+            elif self._state is State.DATA:
+                step = self._read_data()
+            elif self._chunk is not None:
+                step = self._read_chunk(self._chunk)
+            else:
+                step = self._read_command()
             if step is None:
                 return None
             if step is not _ANSWERED:
@@ -148,7 +161,7 @@ class ServerSession:
     def close(self, reply: Reply | None = None) -> None:
         """End the session from our side: a timeout, an error of ours. What waits is forgotten."""
         self._pending = None
-        if reply is not None and self._state is not State.CLOSED:
+        if reply is not None and not self.is_closed:
             self._send(reply)
             self.farewell = reply
         self._move(Cause.CLOSE)
@@ -160,11 +173,6 @@ class ServerSession:
     def shut_down(self) -> None:
         """Answer the next command 421 (RFC 5321 §3.8); a body that is being read is read to its end first."""
         self._is_shutting_down = True
-
-    @property
-    def is_closed(self) -> bool:
-        """No input is looked at any more: send what there is to send, then close."""
-        return self._state is State.CLOSED
 
     @property
     def is_paused(self) -> bool:
@@ -181,18 +189,15 @@ class ServerSession:
         """The client is sending message data, not commands."""
         return self._state is State.DATA or self._chunk is not None
 
-    @property
-    def has_begun(self) -> bool:
-        """The banner was sent."""
-        return self._state is not State.CONNECTED
-
     # One door for the state, one for the output
 
     def _move(self, cause: Cause) -> None:
         self._state = NEXT[cause].get(self._state, self._state)
+        self.has_begun = True
         if self._state in _WITHOUT_TRANSACTION:
             self._forget_transaction()
         if self._state is State.CLOSED:
+            self.is_closed = True
             self._input.clear()
 
     def _forget_transaction(self) -> None:
@@ -219,15 +224,6 @@ class ServerSession:
         return _ANSWERED
 
     # Reading
-
-    def _read(self) -> _Step:
-        if self._state is State.CONNECTED:
-            return Connected(self._dialect.banner)
-        if self._state is State.DATA:
-            return self._read_data()
-        if self._chunk is not None:
-            return self._read_chunk(self._chunk)
-        return self._read_command()
 
     def _read_command(self) -> _Step:
         line = self._input.next_line()
