@@ -449,6 +449,17 @@ class Daemon:
     def client(self) -> Client:
         return Client(self.address())
 
+    def wait_until_refused(self) -> None:
+        """New connections are refused: the fact "draining" comes a moment before every process has closed its copy."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                self.client().close()
+            except ConnectionRefusedError:
+                return
+            time.sleep(0.01)
+        raise AssertionError("new connections are still accepted")
+
     def exit_status(self) -> int:
         return self.process.wait(PATIENCE)
 

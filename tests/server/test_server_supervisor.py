@@ -64,8 +64,7 @@ def test_drain(tmp_path: Path, loop: str) -> None:
             daemon.signal(signal.SIGHUP, pid)
         daemon.signal(signal.SIGTERM)
         daemon.wait_for("draining", 2)
-        with pytest.raises(ConnectionRefusedError):
-            daemon.client()
+        daemon.wait_until_refused()
         for pid in started:
             if is_alive(pid):
                 daemon.signal(signal.SIGTERM, pid)  # as when somebody signals the whole group

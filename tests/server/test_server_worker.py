@@ -35,8 +35,7 @@ def test_drain_finishes_bodies_and_ends_sessions(tmp_path: Path, loop: str) -> N
         busy.begin_message()
         daemon.signal(signal.SIGTERM)
         daemon.wait_for("draining")
-        with pytest.raises(ConnectionRefusedError):
-            daemon.client()
+        daemon.wait_until_refused()
         assert idle.ask("NOOP") == "421 4.3.2 Service shutting down, closing transmission channel"
         idle.close()
         assert busy.ask("text\r\n.").startswith("250 ")
