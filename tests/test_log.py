@@ -138,6 +138,7 @@ def test_json_is_what_machines_read(pipe: Pipe) -> None:
     line = pipe.read()
     assert line.isascii()
     facts: dict[str, Any] = json.loads(line)
+    assert list(facts)[:3] == ["time", "level", "event"]  # a person who reads on sees what it is about first
     assert facts.pop("time").endswith("Z")
     assert facts == {
         "event": "message_accepted", "level": "info", "queue_id": "Q1", "recipients": ["jürgen@bücher.example"],
@@ -155,11 +156,16 @@ def test_logfmt_begins_with_what_matters_and_quotes(pipe: Pipe) -> None:
 
 
 def test_console_is_for_people(pipe: Pipe) -> None:
-    logger(pipe, "console").info("message_accepted", queue_id="Q1", recipients=["a@b.example"], refusals=[])
+    logger(pipe, "console").info("message_accepted", queue_id="Q1", recipients=["a@b.example"], size=0)
     line = pipe.read()
-    assert "message_accepted" in line
-    assert "queue_id=Q1" in line
+    assert " [info] message_accepted queue_id=Q1 " in line  # not padded into columns
+    assert "size=0" in line
     assert "\x1b" not in line  # a pipe has no colours
+
+
+def test_console_leaves_out_what_says_nothing(pipe: Pipe) -> None:
+    logger(pipe, "console").info("session_closed", refusals=[], reason="", by=None, refused=0, is_last=False)
+    assert pipe.read().split("] ")[1] == "session_closed refused=0 is_last=False\n"
 
 
 @pytest.mark.parametrize(
