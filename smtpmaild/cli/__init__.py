@@ -28,8 +28,17 @@ EX_OK, EX_USAGE, EX_SOFTWARE, EX_CONFIG = 0, 64, 70, 78
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: smtpmaild --config smtp.yaml",
 )
-@click.option("-c", "--config", metavar="FILE", envvar="SMTPMAILD_CONFIG", help="The configuration, a YAML file.")
-@click.option("--stdin", is_flag=True, help="Serve one session on standard input and output, as inetd wants it.")
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE",
+    envvar="SMTPMAILD_CONFIG",
+    show_envvar=True,
+    help="The configuration, a YAML file.",
+)
+@click.option(
+    "--stdin", is_flag=True, help="Serve one session on standard input and output, for inetd; lines end in CRLF."
+)
 @click.option("--listener", metavar="NAME", help="With --stdin: whose rules apply; the first listener's by default.")
 @click.option("--allow-root", is_flag=True, help="Serve as root where the configuration names no user.")
 @click.version_option(__version__, "-V", "--version", prog_name="smtpmaild", message="%(prog)s %(version)s")

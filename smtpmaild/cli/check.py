@@ -10,7 +10,10 @@ from smtpmaild.cli.options import config_option, read_config
 @click.command(epilog="Example: smtpmaild check --config smtp.yaml")
 @config_option
 def check(path: str) -> None:
-    """Read the configuration and print every mistake in it; exit status 78 if there is one."""
+    """Print every mistake in the configuration.
+
+    Exit status: 0 none, 78 at least one. Warnings are printed too and are no mistakes.
+    """
     config = read_config(path)
     for warning in config.warnings:
         click.echo(warning.render(), err=True)

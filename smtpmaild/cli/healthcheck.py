@@ -22,7 +22,10 @@ EX_UNAVAILABLE = 69
     help="How long to wait for the banner.",
 )
 def healthcheck(path: str, timeout: float) -> None:
-    """Connect to a listener of the configuration; exit status 0 if it greets with 220, else 69."""
+    """Connect to the daemon and wait for its greeting.
+
+    Exit status: 0 if a listener of the configuration greets with 220, else 69.
+    """
     from smtpmaild.config.sockets import InheritedSocket
     from smtpmaild.server.probe import probe
 

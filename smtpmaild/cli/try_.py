@@ -30,7 +30,7 @@ DIGIT = {"defer": 4, "reject": 5}
 @click.option("--from", "sender", default="", metavar="ADDRESS", help="The sender; left out: the null sender <>.")
 @click.option("--to", "recipients", required=True, multiple=True, metavar="ADDRESS", help="A recipient; repeatable.")
 @click.option(
-    "--client", default="192.0.2.1", show_default=True, metavar="IP", help='Where it comes from; "" for here.'
+    "--client", default="192.0.2.1", show_default=True, metavar="IP", help='Where it comes from; "" for this machine.'
 )
 @click.option("--listener", metavar="NAME", help="Which listener it comes to; the first by default.")
 @click.option(
@@ -48,7 +48,9 @@ def try_(
     message: IO[bytes] | None,
     as_json: bool,
 ) -> None:
-    """Say what the daemon would do with a message, step by step; touches nothing.
+    """Say what would happen to a message, and why.
+
+    Plays a session through the daemon's own code, step by step, with stores that store nothing; no daemon need run.
 
     Exit status: 0 accepted, 75 deferred, 77 rejected. With several recipients the worst of them counts.
     """

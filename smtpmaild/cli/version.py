@@ -11,7 +11,7 @@ from smtpmaild import __version__
 
 @click.command(epilog="Example: smtpmaild version")
 def version() -> None:
-    """The versions of smtpmaild, Python and the event loop, for a bug report."""
+    """Print the versions of what runs here, for a bug report."""
     from importlib.metadata import version as version_of
 
     click.echo(f"smtpmaild {__version__}")

@@ -75,6 +75,10 @@ def test_all_commands_are_listed(run: Runner) -> None:
     assert all(f"\n  {name} " in run("--help").out for name in COMMANDS)
 
 
+def test_no_command_is_described_by_half_a_sentence(run: Runner) -> None:
+    assert "..." not in run("--help").out.partition("Commands:")[2]
+
+
 USAGE = [
     (("nonsense",), "No such command 'nonsense'"),
     (("--nonsense",), "No such option"),
