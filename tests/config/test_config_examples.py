@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from smtpmaild.config import Config, load
 from smtpmaild.config.listeners import ExtensionKeyword
 from smtpmaild.config.models import Config as ConfigModel
+from smtpmaild.config.schema import config_schema
 from smtpmaild.sink.maildir import MaildirOptions
 from smtpmaild.sink.spool import SpoolOptions
 from smtpmaild.smtp.extension import EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
+OF_THIS_MACHINE = ("Permission denied", "No such file or directory")
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 
@@ -25,8 +28,8 @@ def container(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def load_clean(path: Path) -> Config:
     config = load(path)
-    # Whether this machine lets us write to /var/spool says nothing about the example.
-    doubts = [warning.message for warning in config.warnings if "Permission denied" not in warning.message]
+    # Whether this machine has /run/smtpmaild and lets us write to /var/spool says nothing about the example.
+    doubts = [warning.message for warning in config.warnings if not warning.message.endswith(OF_THIS_MACHINE)]
     assert not doubts
     return config
 
@@ -63,6 +66,18 @@ def test_default_shows_every_section() -> None:
     assert shown >= COMMENTED_KEYS
     left_out = set(ConfigModel.model_fields) - COMMENTED_KEYS
     assert left_out == {"relays", "allow_root"}  # one comes with a later version, one is not to be recommended
+
+
+#: What the default does not show: what comes with a later version, and what is not to be recommended.
+LATER = {"protocol", "authenticated", "relay", "relays", "tls", "port", "username", "password", "password_file"}
+
+
+def test_default_shows_every_key() -> None:
+    text = (ROOT / "config" / "smtp.yaml").read_text()
+    schema = config_schema()
+    objects = [schema, *schema["$defs"].values()]
+    keys = {key for node in objects for key in node.get("properties", {})} - LATER - {"allow_root"}
+    assert {key for key in keys if not re.search(rf"\b{key}\b", text)} == set()
 
 
 def test_commented_keys_are_valid(tmp_path: Path) -> None:
