@@ -22,8 +22,10 @@ Severity = Literal["error", "warning"]
 #: Cells of a source line that are shown, and how many of them at most stand before the caret.
 _WIDTH = 100
 _BEFORE = 60
-# A quoted value in a message: its beginning is enough to know it.
-_LONG_VALUE = re.compile(r"'([^']{60})[^']{20,}'")
+# A quoted value in a message: of a long one its beginning is enough to know it. Short ones are matched too, or what
+# stands between two of them would be taken for a value.
+_VALUE = re.compile(r"'([^']*)'")
+_LONGEST_VALUE, _ENOUGH_OF_IT = 79, 60
 _TAB = "    "
 # Control, format (with the marks that turn the direction of text), surrogate, unassigned, and line separators.
 _HIDDEN = {"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"}
@@ -53,7 +55,7 @@ class Mistake:
     def render(self) -> str:
         """Up to three lines without the last line end."""
         label = "" if self.is_error else "warning: "
-        message = label + _LONG_VALUE.sub(r"'\1…'", visible(self.message))
+        message = label + _VALUE.sub(_shortened, visible(self.message))
         if not self.line:
             return f"{visible(self.path)}: {message}"
         shown, before, under = _window(self.source, self.column - 1, self.length)
@@ -88,6 +90,10 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     words = {word.lower(): word for word in valid}
     near = difflib.get_close_matches(wrong.lower()[:100], words, n=1, cutoff=0.6)
     return f"; did you mean '{words[near[0]]}'?" if near else ""
+
+
+def _shortened(value: re.Match[str]) -> str:
+    return f"'{value[1][:_ENOUGH_OF_IT]}…'" if len(value[1]) > _LONGEST_VALUE else value[0]
 
 
 def visible(text: str) -> str:
