@@ -7,8 +7,10 @@ what may be right on another machine or at another time.
 
 from __future__ import annotations
 
+import errno
 import grp
 import ipaddress
+import os
 import pwd
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -316,6 +318,16 @@ def _paths(config: Config) -> Findings:
             yield Finding(("deliver_to", name, "path"), problem, "warning")
 
 
+def _socket_folders(config: Config) -> Findings:
+    """A Unix socket is made in a folder that is there: unlike a store's, nobody makes it."""
+    for loc, address in _addresses(config):
+        if isinstance(address, UnixAddress):
+            folder = os.path.dirname(address.path)
+            number = errno.EACCES if os.path.isdir(folder) else errno.ENOENT
+            if number == errno.ENOENT or not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
+                yield Finding(loc, f"{folder}: {os.strerror(number)}", "warning")
+
+
 def _accounts(config: Config) -> Findings:
     yield from _account(("user",), config.user, pwd.getpwnam, "user")
     yield from _account(("group",), config.group, grp.getgrnam, "group")
@@ -352,5 +364,6 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _unreachable_rules,
     _relaying,
     _paths,
+    _socket_folders,
     _accounts,
 )

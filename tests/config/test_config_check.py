@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,3 +135,10 @@ def test_listener_defaults() -> None:
     listener = Listener.model_validate(LISTENERS[0])
     assert (listener.protocol, listener.bare_newlines, listener.long_lines) == ("smtp", "refuse", "refuse")
     assert listener.socket_mode == 0o660
+
+
+def test_socket_folder_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = built(listeners=[{"name": "mx", "listen": [f"{tmp_path}/smtp.sock"]}])
+    assert not any(str(tmp_path) in mistake.message for mistake in check(config))
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as root everything is ours
+    assert f"{tmp_path}: Permission denied" in [mistake.message for mistake in check(config)]
