@@ -427,9 +427,14 @@ class Receiver:
             size=size,
             reply=str(reply),
             decided_by=self.session.decided_by,
+            **self._forwarded_facts(),
             seconds=round(time.time() - envelope.received_at, 4),
         )
         self._transaction = self._reception = None
+
+    def _forwarded_facts(self) -> Mapping[str, Mapping[str, str | None]]:
+        """What the proxy said of the original client, for the log; `peer` stays the proxy."""
+        return {"forwarded": dict(self.forwarded)} if self.forwarded else _NOTHING_FORWARDED
 
     # The end of the session
 
@@ -458,7 +463,7 @@ class Receiver:
             messages=session.messages,
             refused=session.refused_recipients,
             refusals=self._refusals,
-            **({"forwarded": dict(self.forwarded)} if self.forwarded else {}),
+            **self._forwarded_facts(),
             reason=reason,
             seconds=round(time.time() - self._started_at, 4),
         )
@@ -499,7 +504,10 @@ class Receiver:
         self.session.refused_recipients += command == "RCPT"
         if len(self._refusals) < _REFUSALS_LOGGED:
             rule = self.session.decided_by
-            self._refusals.append({"command": command, "argument": argument, "reply": str(reply), "rule": rule})
+            note = {"command": command, "argument": argument, "reply": str(reply), "rule": rule}
+            if self._transaction is not None:
+                note["reverse_path"] = self._transaction.envelope.reverse_path.text
+            self._refusals.append(note)
         return reply
 
 
@@ -528,6 +536,7 @@ def _or_success(verdict: Verdict, event: Connected | LineTooLong) -> Result:
 
 
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
+_NOTHING_FORWARDED: Mapping[str, Mapping[str, str | None]] = MappingProxyType({})
 _BODY_TYPES: Mapping[str, BodyType] = {body.value: body for body in BodyType}
 _VERBS_WITH_ARGUMENT = frozenset(("VRFY", "EXPN", "HELP"))
 _MOMENTS: Mapping[str, Moment] = {moment.value: moment for moment in Moment}

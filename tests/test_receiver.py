@@ -218,6 +218,7 @@ def test_a_refusal_is_sent_and_noted(
     assert not [parcel for parcel in store.parcels if not parcel.is_aborted]
     it.receiver.stop("")
     (note,) = it.log.only("session_closed")["refusals"]
+    assert note.pop("reverse_path", None) == (ALICE.text if command not in {"connect", "EHLO", "HELO"} else None)
     assert note == {"command": command, "argument": argument, "reply": str(verdict), "rule": "tester"}
 
 
@@ -330,7 +331,8 @@ def test_the_rule_that_refused_a_recipient_is_named(recipient: str, reply: Reply
     assert it.says(EHLO, mail(), rcpt(recipient))[-1] == reply
     it.receiver.stop("")
     (note,) = it.log.only("session_closed")["refusals"]
-    assert note == {"command": "RCPT", "argument": recipient, "reply": str(reply), "rule": rule}
+    said = {"command": "RCPT", "argument": recipient, "reply": str(reply), "rule": rule}
+    assert note == {**said, "reverse_path": ALICE.text}
 
 
 def test_recipients_are_counted_by_their_reply() -> None:
@@ -389,7 +391,8 @@ def test_a_store_in_trouble_refuses_before_a_byte_is_sent() -> None:
     assert not good.parcels
     it.receiver.stop("")
     (note,) = it.log.only("session_closed")["refusals"]
-    assert note == {"command": "DATA", "argument": "", "reply": str(FULL), "rule": "deliver_to.spool"}
+    said = {"command": "DATA", "argument": "", "reply": str(FULL), "rule": "deliver_to.spool"}
+    assert note == {**said, "reverse_path": ALICE.text}
 
 
 def test_every_store_gets_the_message_once_with_all_its_recipients() -> None:
@@ -616,8 +619,10 @@ def test_forwarded_attributes_add_up_and_are_logged() -> None:
     assert it.say(XForward({"NAME": "x.example", "ADDR": "198.51.100.1"})) == replies.XFORWARD_OK
     it.say(XForward({"ADDR": None}))
     assert it.receiver.forwarded == {"NAME": "x.example", "ADDR": None}
+    it.send(b"text")
     it.receiver.stop("")
-    assert it.log.only("session_closed")["forwarded"] == {"NAME": "x.example", "ADDR": None}
+    for fact in ("message_accepted", "session_closed"):
+        assert it.log.only(fact)["forwarded"] == {"NAME": "x.example", "ADDR": None}
 
 
 def test_refused_attributes_are_not_kept() -> None:
