@@ -33,7 +33,7 @@ def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_
 
     stream, log = logging.to_stderr(config.logging.level, config.logging.format)
     try:
-        return _one_session(config, log, listener) if stdin else _daemon(config, stream, log, allow_root)
+        return _one_session(config, log, listener, allow_root) if stdin else _daemon(config, stream, log, allow_root)
     except (SocketError, PrivilegeError) as error:
         log.error("start_failed", cause=str(error))
         return EX_NOPERM if isinstance(error, PrivilegeError) else EX_CANTCREAT
@@ -67,10 +67,12 @@ def _daemon(config: Config, stream: LogStream, log: Log, allow_root: bool) -> in
     return run(app.plan(config, stream, log, allow_root=allow_root))
 
 
-def _one_session(config: Config, log: Log, listener: str | None) -> int:
+def _one_session(config: Config, log: Log, listener: str | None, allow_root: bool) -> int:
     import asyncio
+    import concurrent.futures.thread  # noqa: F401  asyncio.to_thread wants it, when we may not be able to read it
 
     from smtpmaild import app
+    from smtpmaild.server import privileges
     from smtpmaild.server.streams import serve_standard_io
 
     doors = app.build(config, log)
@@ -79,6 +81,12 @@ def _one_session(config: Config, log: Log, listener: str | None) -> int:
         raise click.BadParameter(
             f"there is no listener {name!r}, only {', '.join(doors.doors)}", param_hint="--listener"
         )
+
+    # As the daemon does: what root stores in a mailbox, the user of the config could not touch.
+    identity = privileges.settle(config.user or "", config.group or "", allow_root=config.allow_root or allow_root)
+    privileges.prepare_process()
+    if identity is not None:
+        identity.assume(os.environ)
 
     async def session() -> None:
         loop = asyncio.get_running_loop()

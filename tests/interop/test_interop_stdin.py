@@ -25,7 +25,11 @@ def config(tmp_path: Path) -> Path:
 
 
 def command(config: Path, *options: str) -> list[str]:
-    return [sys.executable, "-W", "error", "-m", "smtpmaild", "--stdin", "--config", str(config), *options]
+    return [*refusing_root(config), "--allow-root", *options]
+
+
+def refusing_root(config: Path) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "smtpmaild", "--stdin", "--config", str(config)]
 
 
 def start(config: Path, sock: socket.socket, *options: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
@@ -147,3 +151,20 @@ def test_closed_standard_files_are_no_place_for_mail(config: Path, tmp_path: Pat
     assert ran.returncode == 0
     assert codes((tmp_path / "out").read_bytes()) == CODES
     assert stored(config, "closed") == [b".hello\n"]
+
+
+def test_it_becomes_the_user_of_the_config(config: Path) -> None:
+    """Started as root it does, and that user may not write to a folder of root's; nobody else can become another."""
+    is_root = os.geteuid() == 0
+    user, status, cause = ("nobody", 73, b"Permission denied") if is_root else ("root", 77, b"only root can become")
+    config.write_text(f"{config.read_text()}\nuser: {user}\n")
+    ran = subprocess.run(refusing_root(config), input=b"", capture_output=True, timeout=PATIENCE, cwd=ROOT, check=False)
+    assert (ran.returncode, ran.stdout) == (status, b"")
+    assert cause in ran.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="about root")
+def test_it_does_not_serve_as_root_unless_told(config: Path) -> None:
+    ran = subprocess.run(refusing_root(config), input=b"", capture_output=True, timeout=PATIENCE, cwd=ROOT, check=False)
+    assert (ran.returncode, ran.stdout) == (77, b"")
+    assert b"will not serve as root" in ran.stderr
