@@ -9,7 +9,7 @@ from smtpmaild.config.units import Duration, Size
 
 
 class Limits(Section):
-    """Bounds on what one client, and all of them, may use. Numbers are for each worker process."""
+    """Bounds on what one client, and all of them, may use. Connections count in all workers together."""
 
     message_size: Size = Field(
         50_000_000, ge=1, description="Largest message; offered as SIZE, refused with 552 5.3.4."
@@ -18,17 +18,23 @@ class Limits(Section):
         1000, ge=100, description="Recipients of one message; RFC 5321 4.5.3.1.8 wants 100 at least."
     )
     connections: Whole = Field(10_000, ge=1, description="Connections in all, then 421.")
-    connections_per_ip: Whole = Field(50, ge=0, description="Connections from one address, then 421; 0: no limit.")
+    connections_per_ip: Whole = Field(
+        50, ge=0, description="Connections from one address (in IPv6 from its /64), then 421; 0: no limit."
+    )
     connections_per_network: Whole = Field(0, ge=0, description="Connections from one network, then 421; 0: no limit.")
     network_prefix_v4: Whole = Field(24, ge=8, le=32, description="How long the prefix of such a network is in IPv4.")
     network_prefix_v6: Whole = Field(56, ge=16, le=128, description="How long the prefix of such a network is in IPv6.")
     bad_commands: Whole = Field(20, ge=1, description="Commands of one session that were refused as wrong, then 421.")
     refused_recipients: Whole = Field(100, ge=1, description="Recipients of one session that were refused, then 421.")
     memory: Size = Field(
-        256_000_000, ge=1_000_000, description="Memory for messages on their way in; when it is full, DATA gets 452."
+        256_000_000,
+        ge=1_000_000,
+        description="Memory for messages on their way in, of each worker; when it is full, DATA gets 452.",
     )
     body_rate: Size = Field(
-        500, description="Slowest a message may come in, in bytes a second over its whole length; 0: no limit."
+        500,
+        description="Slowest a message may come in, in bytes a second over its whole length, held after its first 30 "
+        "seconds; 0: no limit.",
     )
 
 
