@@ -37,8 +37,9 @@ def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_
     except (SocketError, PrivilegeError) as error:
         log.error("start_failed", cause=str(error))
         return EX_NOPERM if isinstance(error, PrivilegeError) else EX_CANTCREAT
-    except OSError as error:
-        log.error("start_failed", cause=str(error))
+    except OSError as error:  # told without its number: "Permission denied: /var/mail"
+        words = (error.strerror or str(error), error.filename)
+        log.error("start_failed", cause=": ".join(str(word) for word in words if word))
         return EX_CANTCREAT
 
 

@@ -239,15 +239,17 @@ def test_root_may_be_allowed_on_the_command_line(run: Runner, served: list[Plan]
 
 
 @pytest.mark.parametrize(
-    ("error", "status"),
+    ("error", "status", "cause"),
     [
-        (SocketError("mx", "127.0.0.1:25", "taken"), 73),
-        (PrivilegeError("who is nobody?"), 77),
-        (OSError("disk is gone"), 73),
+        (SocketError("mx", "127.0.0.1:25", "taken"), 73, str(SocketError("mx", "127.0.0.1:25", "taken"))),
+        (PrivilegeError("who is nobody?"), 77, "who is nobody?"),
+        (OSError("disk is gone"), 73, "disk is gone"),
+        (PermissionError(13, "Permission denied", "/var/mail"), 73, "Permission denied: /var/mail"),
+        (OSError(28, "No space left on device"), 73, "No space left on device"),
     ],
 )
 def test_a_start_that_fails_says_why(
-    run: Runner, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+    run: Runner, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int, cause: str
 ) -> None:
     def fail(plan: Plan) -> int:
         raise error
@@ -256,7 +258,7 @@ def test_a_start_that_fails_says_why(
     ran = run("--config", GOOD)
     assert ran.status == status
     facts = [json.loads(line) for line in ran.err.splitlines()]
-    assert [fact["cause"] for fact in facts if fact["event"] == "start_failed"] == [str(error)]
+    assert [fact["cause"] for fact in facts if fact["event"] == "start_failed"] == [cause]
 
 
 def test_warnings_are_printed_before_serving(run: Runner, served: list[Plan], tmp_path: Path) -> None:
