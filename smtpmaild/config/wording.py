@@ -34,7 +34,7 @@ class Wording:
         """The mistake for an error; None where the document has one at this place already."""
         loc = error["loc"]
         is_about_key = error["type"] in _ABOUT_THE_KEY or loc[-1:] == ("[key]",)
-        if not is_about_key and self._document.is_broken(loc):
+        if self._document.is_broken(loc, of_key=is_about_key):
             return None
         explain = _SENTENCES.get(error["type"], _as_pydantic_says)
         if error["type"] == "union_tag_invalid":

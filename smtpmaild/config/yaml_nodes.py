@@ -142,9 +142,10 @@ class Document:
         """`smtp.yaml:14`, for logs: the file without its folder, and the line."""
         return f"{os.path.basename(self.path)}:{self.place(loc, of_key=True).line}"
 
-    def is_broken(self, loc: Loc) -> bool:
+    def is_broken(self, loc: Loc, *, of_key: bool = False) -> bool:
         """True where a mistake was found already, so that another one would only repeat it."""
-        return self.is_broken_node(self.find(loc)[1])
+        key, node = self.find(loc)
+        return key in self._broken if of_key else self.is_broken_node(node)
 
     def is_broken_node(self, node: Node) -> bool:
         """The same for a node."""
@@ -278,7 +279,8 @@ class _Composer:
             return False
         if key.text in entries:
             first = entries[key.text][0].place.line
-            self._document.add(key.place, f"'{key.text}' is given twice, the first time in line {first}", key)
+            if not self._document.is_broken_node(key):  # two variables that are not set look the same
+                self._document.add(key.place, f"'{key.text}' is given twice, the first time in line {first}", key)
             return False
         return True
 
