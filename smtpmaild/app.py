@@ -19,7 +19,7 @@ from smtpmaild.config.rules import RelayRule as RelayRuleConfig
 from smtpmaild.envelope import Rule
 from smtpmaild.facts import Log
 from smtpmaild.idn import to_ascii
-from smtpmaild.log import LogStream
+from smtpmaild.log import LogStream, set_up
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.builtin import build_policies
 from smtpmaild.policy.chain import Chain, Mode
@@ -170,7 +170,9 @@ def plan(
     path = config.document.path if config.document else ""
 
     def reload() -> Plan:
-        return plan(load(path), stream, log, allow_root=allow_root, metrics=app.metrics)
+        new = load(path)
+        new_log = log if new.logging == config.logging else _log_like(new, stream)
+        return plan(new, stream, new_log, allow_root=allow_root, metrics=app.metrics)
 
     return Plan(
         listeners=tuple(_listener_plan(listener, app.doors[listener.name]) for listener in config.listeners),
@@ -188,6 +190,10 @@ def plan(
         log_start=stream.start,
         log_stop=stream.stop,
     )
+
+
+def _log_like(config: Config, stream: LogStream) -> Log:
+    return set_up(stream, config.logging.level, config.logging.format, os.environ)
 
 
 def _listener_plan(listener: ListenerConfig, door: Door) -> ListenerPlan:

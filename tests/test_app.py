@@ -256,6 +256,20 @@ def test_a_reload_reads_the_file_again(tmp_path: Path) -> None:
         second.reload()
 
 
+def test_a_reload_may_change_the_log(tmp_path: Path) -> None:
+    path, written = tmp_path / "smtp.yaml", tmp_path / "log"
+    path.write_text(SMALL)
+    with written.open("wb") as file:
+        first = app.plan(load(path), LogStream(file.fileno()), RecordingLog())
+        path.write_text(SMALL + "logging: {level: error, format: logfmt}\n")
+        second = first.reload()
+        second.log.info("quiet")
+        second.log.error("loud")
+    assert "level=error event=loud" in written.read_text()
+    assert "quiet" not in written.read_text()
+    assert second.reload().log is second.log
+
+
 def test_a_config_without_a_file_has_no_lines() -> None:
     config = Config.model_validate(
         {
