@@ -309,6 +309,9 @@ def next_plan(plan: Plan) -> Plan:
     ):
         if before != after and (name != "workers" or 1 in (before, after)):
             new.log.warning("restart_needed", option=name)
+    # Several workers are new processes, which count anew (supervisor.py); one alone goes on counting as it did.
+    if plan.workers == 1 and (plan.prefix_v4, plan.prefix_v6) != (new.prefix_v4, new.prefix_v6):
+        new.log.warning("restart_needed", option="network_prefix")
     for sink in new.sinks:
         sink.prepare()
     return new

@@ -125,11 +125,12 @@ def test_bad_reload_changes_nothing(tmp_path: Path) -> None:
 def test_reload_says_what_needs_a_restart(tmp_path: Path) -> None:
     with Daemon(tmp_path) as daemon:
         daemon.wait_for("listening")
-        daemon.settings["plan"] |= {"workers": 3, "event_loop": "asyncio"}
+        daemon.settings["plan"] |= {"workers": 3, "event_loop": "asyncio", "prefix_v4": 16}
         daemon.write()
         daemon.signal(signal.SIGHUP)
         daemon.wait_for("reloaded")
-        assert [fact["option"] for fact in daemon.wait_for("restart_needed", 2)] == ["workers", "event_loop"]
+        options = [fact["option"] for fact in daemon.wait_for("restart_needed", 3)]
+        assert options == ["workers", "event_loop", "network_prefix"]
 
 
 @LOOPS
