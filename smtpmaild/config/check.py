@@ -329,18 +329,27 @@ def _socket_folders(config: Config) -> Findings:
 
 
 def _accounts(config: Config) -> Findings:
-    yield from _account(("user",), config.user, pwd.getpwnam, "user")
-    yield from _account(("group",), config.group, grp.getgrnam, "group")
+    yield from _account(("user",), config.user, _user, "user")
+    yield from _account(("group",), _unless_number(config.group), grp.getgrnam, "group")
     for number, listener in enumerate(config.listeners):
-        yield from _account(("listeners", number, "socket_owner"), listener.socket_owner, pwd.getpwnam, "user")
-        yield from _account(("listeners", number, "socket_group"), listener.socket_group, grp.getgrnam, "group")
+        owner, group = _unless_number(listener.socket_owner), _unless_number(listener.socket_group)
+        yield from _account(("listeners", number, "socket_owner"), owner, pwd.getpwnam, "user")
+        yield from _account(("listeners", number, "socket_group"), group, grp.getgrnam, "group")
+
+
+def _user(name: str) -> object:
+    """A number will do, but not without an account, which has the groups that go with it."""
+    return pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+
+
+def _unless_number(name: str | None) -> str | None:
+    return None if name is None or name.isdecimal() else name
 
 
 def _account(loc: Loc, name: str | None, find: Callable[[str], object], what: str) -> Findings:
-    if name is None or name.isdecimal():
-        return
     try:
-        find(name)
+        if name is not None:
+            find(name)
     except KeyError:
         yield Finding(loc, f"this machine has no {what} '{name}'", "warning")
 

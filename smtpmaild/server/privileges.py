@@ -63,17 +63,27 @@ def _refuse_change(user: str, account: pwd.struct_passwd | None, group: str, gid
 
 
 def _account(user: str) -> pwd.struct_passwd:
+    number = number_of(user)
     try:
-        return pwd.getpwnam(user)
+        return pwd.getpwnam(user) if number is None else pwd.getpwuid(number)
     except KeyError:
         raise PrivilegeError(f"there is no user {user!r}") from None
 
 
 def _gid(group: str) -> int:
+    number = number_of(group)
+    if number is not None:
+        return number
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
         raise PrivilegeError(f"there is no group {group!r}") from None
+
+
+def number_of(name: str) -> int | None:
+    """The number that a user or group is named by, None where it is a name; -1 means nobody to the kernel."""
+    is_number = name.isascii() and name.isdecimal() and int(name) < 2**32 - 1
+    return int(name) if is_number else None
 
 
 def prepare_process() -> None:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field
 from typing import Any
 
+from smtpmaild.server.privileges import number_of
+
 
 @dataclass(frozen=True, slots=True)
 class TcpAddress:
@@ -281,8 +283,9 @@ def _give_to(address: UnixAddress) -> None:
 def _number_of(name: str, kind: str, look_up: Callable[[str], int]) -> int:
     if not name:
         return -1
+    number = number_of(name)
     try:
-        return look_up(name)
+        return look_up(name) if number is None else number
     except KeyError:
         raise OSError(errno.EINVAL, f"there is no {kind} {name!r}") from None
 

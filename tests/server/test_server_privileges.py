@@ -92,11 +92,20 @@ def test_root_does_not_serve_unless_told(user: str) -> None:
     assert settle(user, "mail", allow_root=True) == Identity("root", 0, grp.getgrnam("mail").gr_gid, root.pw_dir)
 
 
+@needs_root
+def test_numbers_will_do() -> None:
+    identity = settle(str(NOBODY.pw_uid), "12345", allow_root=False)
+    assert identity == Identity("nobody", NOBODY.pw_uid, 12345, NOBODY.pw_dir)
+
+
 @pytest.mark.parametrize(
     ("user", "group", "message"),
     [
         ("no-such-user", "", "there is no user 'no-such-user'"),
         ("", "no-such-group", "there is no group 'no-such-group'"),
+        ("4294967294", "", "there is no user '4294967294'"),
+        ("4294967295", "", "there is no user '4294967295'"),
+        ("", "4294967295", "there is no group '4294967295'"),
     ],
 )
 def test_unknown_names_are_said(user: str, group: str, message: str) -> None:

@@ -185,7 +185,8 @@ def test_address_that_stays_keeps_its_socket() -> None:
 
 
 def test_unix_socket_has_its_mode_and_goes_with_its_table(tmp_path: Path) -> None:
-    address = UnixAddress(str(tmp_path / "smtp.sock"), mode=0o620, owner=pwd.getpwuid(os.getuid()).pw_name)
+    user, group = pwd.getpwuid(os.getuid()).pw_name, str(os.getgid())  # by name and by number
+    address = UnixAddress(str(tmp_path / "smtp.sock"), mode=0o620, owner=user, group=group)
     table = table_of(address)
     (sock,) = table.get(address)
     assert stat.S_IMODE(os.stat(address.path).st_mode) == 0o620
