@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from operator import itemgetter
 
 import click
 
@@ -19,7 +20,7 @@ EX_UNAVAILABLE = 69
     default=5.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for the banner.",
+    help="How long to wait for the banner, beyond the greeting_delay.",
 )
 def healthcheck(path: str, timeout: float) -> None:
     """Connect to the daemon and wait for its greeting.
@@ -30,12 +31,17 @@ def healthcheck(path: str, timeout: float) -> None:
     from smtpmaild.server.probe import probe
 
     config = read_config(path)
-    addresses = [address for listener in config.listeners for address in listener.listen]
-    reachable = [str(address) for address in addresses if not isinstance(address, InheritedSocket)]
+    reachable = [
+        (listener.greeting_delay, str(address))
+        for listener in config.listeners
+        for address in listener.listen
+        if not isinstance(address, InheritedSocket)
+    ]
     if not reachable:
         click.echo("every listener is an inherited socket, whose address the configuration does not say", err=True)
         sys.exit(EX_UNAVAILABLE)
-    answer = probe(reachable[0], timeout)
-    click.echo(f"{reachable[0]}: {answer}")
+    delay, address = min(reachable, key=itemgetter(0))
+    answer = probe(address, delay + timeout)
+    click.echo(f"{address}: {answer}")
     if not answer.startswith("220"):
         sys.exit(EX_UNAVAILABLE)

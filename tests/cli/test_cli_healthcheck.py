@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -156,6 +157,23 @@ def test_another_is_69(run: Runner, listener: Listener, tmp_path: Path, answer: 
     ran = run("healthcheck", "--timeout", "0.3", "-c", config(tmp_path, listener(answer)))
     assert ran.status == 69
     assert ran.out.count("\n") == 1
+
+
+def test_a_greeting_that_is_delayed_is_waited_for(run: Runner, listener: Listener, tmp_path: Path) -> None:
+    def greets_late(connection: socket.socket) -> None:
+        time.sleep(0.4)
+        greets(connection)
+
+    path = Path(config(tmp_path, listener(greets_late)))
+    path.write_text(path.read_text().replace("{name: l0,", "{name: l0, greeting_delay: 400ms,"))
+    assert run("healthcheck", "--timeout", "0.3", "-c", str(path)).status == 0
+
+
+def test_it_asks_who_greets_first(run: Runner, listener: Listener, tmp_path: Path) -> None:
+    address = listener(greets)
+    path = Path(config(tmp_path, "127.0.0.1:1", address))
+    path.write_text(path.read_text().replace("{name: l0,", "{name: l0, greeting_delay: 3s,"))
+    assert run("healthcheck", "-c", str(path)).out.startswith(f"{address}: 220 ")
 
 
 def test_where_all_listeners_are_inherited_it_cannot_know(run: Runner, tmp_path: Path) -> None:
