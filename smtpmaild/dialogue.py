@@ -157,7 +157,7 @@ class Dialogue:
             reason = "" if farewell.is_positive else str(farewell)
         self.receiver.service.metrics.sessions_open -= 1
         self.protocol.close()
-        waiting = self.receiver.stop(reason)
+        waiting = self.receiver.stop(reason, self.protocol.refusals)
         if waiting is not None:
             self._spawn(_finish(waiting))
         # Who drives us holds us, and we would hold it: such circles wait for the collector, each with the last piece

@@ -57,7 +57,7 @@ Result = Reply | Wait | None
 ReplyFilter = Callable[[Session, str, Reply], Reply]
 
 #: Refusals kept for the session's log event; a peer that collects more has made its point.
-_REFUSALS_LOGGED = 20
+_REFUSALS_LOGGED = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,8 +444,9 @@ class Receiver:
         verdict = Connected(self.service.dialect.timeout)
         return self._ask(Moment.TIMEOUT, _or_success, verdict, self.session)
 
-    def stop(self, reason: str) -> Awaitable[Verdict] | None:
-        """The connection is gone. reason: for the log, "" when both sides said goodbye.
+    def stop(self, reason: str, refused: Sequence[tuple[str, Reply]] = ()) -> Awaitable[Verdict] | None:
+        """The connection is gone. reason: for the log, "" when both sides said goodbye.  refused: the commands that
+        the protocol itself refused.
 
         A message that is not being committed is forgotten; one that is, the stores finish: the client will send it
         again, having seen no 250, which is the duplicate that SMTP cannot exclude (RFC 1047).
@@ -461,8 +462,9 @@ class Receiver:
             peer=str(session.peer),
             helo=session.hello,
             messages=session.messages,
-            refused=session.refused_recipients,
+            refused_recipients=session.refused_recipients,
             refusals=self._refusals,
+            **({"refused_commands": [f"{line}: {reply}" for line, reply in refused]} if refused else {}),
             **self._forwarded_facts(),
             reason=reason,
             seconds=round(time.time() - self._started_at, 4),

@@ -93,6 +93,31 @@ def test_every_decision_may_wait() -> None:
     assert store.parcel.message == b"S: x\r\n\r\nhello\r\n"
 
 
+def test_commands_the_protocol_refused_are_in_the_log_of_the_session() -> None:
+    wire = Wire(make_service())
+    wire.start()
+    wire.send(
+        b"EHLO c.example\r\nFOO b\xc3\xa4r\r\nRCPT TO:<a@b.example>\r\nMAIL FROM:<a@b.example> SIZE=99999999999\r\n\r\n"
+    )
+    wire.dialogue.stop(CONNECTION_LOST)
+    assert wire.log("session_closed")["refused_commands"] == [
+        "FOO b?r: 500 5.5.2 Syntax error: unrecognized command",
+        "RCPT TO:<a@b.example>: 503 5.5.1 Send MAIL first",
+        "MAIL FROM:<a@b.example> SIZE=99999999999: 552 5.3.4 Message size exceeds the limit",
+        ": 500 5.5.2 Syntax error: unrecognized command",
+    ]
+
+
+def test_refused_commands_in_the_log_are_bounded() -> None:
+    wire = Wire(make_service())
+    wire.start()
+    wire.send(b"X" * 400 + b"\r\n" + b"FOO\r\n" * 30)
+    wire.dialogue.stop(CONNECTION_LOST)
+    refused = wire.log("session_closed")["refused_commands"]
+    assert len(refused) == 20
+    assert refused[0].startswith("X" * 120 + ": 500")
+
+
 def test_input_waits_in_order_behind_a_slow_store() -> None:
     store = Store(answers_at_once=False)
     it = wire(stores={"mail": store})

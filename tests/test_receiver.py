@@ -356,11 +356,11 @@ def test_a_positive_verdict_does_not_skip_the_routing() -> None:
 
 def test_a_session_keeps_the_first_refusals_only() -> None:
     it = desk()
-    it.says(EHLO, mail(), *[rcpt("mail@refused.example")] * 30)
+    it.says(EHLO, mail(), *[rcpt("mail@refused.example")] * 130)
     it.receiver.stop("")
     facts = it.log.only("session_closed")
-    assert len(facts["refusals"]) == 20
-    assert facts["refused"] == 30
+    assert len(facts["refusals"]) == 100
+    assert facts["refused_recipients"] == 130
 
 
 def test_rset_ends_the_transaction() -> None:
@@ -719,7 +719,7 @@ def test_a_session_is_one_fact() -> None:
         "peer": "192.0.2.1:4711",
         "helo": "client.example",
         "messages": 1,
-        "refused": 0,
+        "refused_recipients": 0,
         "refusals": [],
         "reason": "connection lost",
     }

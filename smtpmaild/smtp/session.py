@@ -36,13 +36,16 @@ from smtpmaild.smtp.events import (
 )
 from smtpmaild.smtp.extension import BASE_LINE_LIMIT, Dialect
 from smtpmaild.smtp.lines import BadLine, LineBuffer
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.reply import Reply, printable
 from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, REFUSALS, Cause, State
 from smtpmaild.smtp.xforward import parse_xforward
 
 # A peer that pipelines commands and never reads the replies gets no more than this before the session stalls: 64 KiB
 # of "EHLO x" would otherwise be answered with megabytes.
 _OUTPUT_LIMIT = 64 * 1024
+# For the log: so many refused commands, so much of each.
+_REFUSALS_KEPT = 20
+_LINE_KEPT = 120
 
 
 class _Answered(Enum):
@@ -70,13 +73,14 @@ class ServerSession:
     """One connection's protocol state.
 
     has_begun: the banner was answered.  is_closed: no input is looked at any more; send what there is to send, then
-    close.  farewell: the reply that ended the session, once it has ended by one.
+    close.  farewell: the reply that ended the session, once it has ended by one.  refusals: commands that were refused
+    here, as printable text, with their replies; the first few.
     """
 
     __slots__ = (
         "_bad_commands", "_checker", "_chunk", "_decoder", "_dialect", "_end_was_seen", "_input", "_is_extended",
-        "_is_shutting_down", "_is_utf8", "_output", "_output_size", "_parameters", "_pending", "_recipients",
-        "_refused_recipients", "_state", "farewell", "has_begun", "is_closed",
+        "_is_shutting_down", "_is_utf8", "_line", "_output", "_output_size", "_parameters", "_pending", "_recipients",
+        "_refused_recipients", "_state", "farewell", "has_begun", "is_closed", "refusals",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect) -> None:
@@ -92,6 +96,8 @@ class ServerSession:
         self._is_extended = False
         self._is_shutting_down = False
         self._bad_commands = 0
+        self._line = ""
+        self.refusals: tuple[tuple[str, Reply], ...] = ()
         self._refused_recipients = 0
         # of the transaction
         self._is_utf8 = False
@@ -214,8 +220,13 @@ class ServerSession:
 
     def _refuse(self, reply: Reply) -> _Answered:
         """Answer a command that is wrong in itself; too many of them end the session."""
+        self._note(reply)
         self._send(reply)
         return self._count_bad_command()
+
+    def _note(self, reply: Reply) -> None:
+        if len(self.refusals) < _REFUSALS_KEPT:
+            self.refusals = (*self.refusals, (printable(self._line[:_LINE_KEPT]), reply))
 
     def _count_bad_command(self) -> _Answered:
         self._bad_commands += 1
@@ -233,9 +244,11 @@ class ServerSession:
             self.close(replies.SHUTTING_DOWN)
             return _ANSWERED
         if line.__class__ is BadLine:
+            self._line = ""
             return self._refuse_line(line)
         assert isinstance(line, bytes)
         text = decode_line(line)
+        self._line = text or ""
         # What extensions add, they add to MAIL; the other commands stay within 512 octets.
         is_too_long = len(line) > BASE_LINE_LIMIT - 2 and line[:4].upper() != b"MAIL"
         if text is None or is_too_long:
@@ -306,6 +319,7 @@ class ServerSession:
             return self._refuse(replies.RECIPIENT_NEEDS_UTF8)
         if self._recipients >= self._dialect.options.recipients:
             # RFC 5321 §4.5.3.1.10: 452, not 552: the client sends the rest in another transaction.
+            self._note(replies.TOO_MANY_RECIPIENTS)
             self._send(replies.TOO_MANY_RECIPIENTS)
             return _ANSWERED
         event = Rcpt(forward_path, parameters, Reply(250, "2.1.5", f"recipient {forward_path.text} OK"))
