@@ -88,7 +88,9 @@ def test_failing_system_calls(tmp_path: Path, needs_program: NeedsProgram, fault
                 until(lambda: len(load.refused) >= scaled(5, 100), "refused messages")
             load.wait_for_accepted(10)
         assert {answer[:9] for answer in load.refused.values()} == {reply}
-        assert {fact["error"] for fact in daemon.named("store_failed")} == {error}
+        # strace lets the kernel enter a call that does not exist and mends the result on the way out; where it lets go
+        # of the daemon in between, ENOSYS stays.
+        assert {fact["error"] for fact in daemon.named("store_failed")} - {"ENOSYS"} == {error}
         shelves.check(load.accepted, load.refused)
         assert shelves.leftovers() == []
         daemon.assert_no_mistakes()
