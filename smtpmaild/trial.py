@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smtpmaild.dialogue import Dialogue
-from smtpmaild.envelope import Destination, Envelope, Peer
+from smtpmaild.envelope import Destination, Peer
 from smtpmaild.receiver import Service
-from smtpmaild.sink import Delivery, Outcome, Post, Sink
-from smtpmaild.smtp.reply import MESSAGE_ACCEPTED
+from smtpmaild.sink import Sink
+from smtpmaild.sink.discard import DiscardSink
+from smtpmaild.smtp.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +51,17 @@ class TrialStep:
         return int(self.reply[:3])
 
 
-class _DrySink:
-    """A store that says yes and keeps nothing; it knows its real one's paths."""
+class _DrySink(DiscardSink):
+    """A store that says yes and keeps nothing; it knows its real one's paths and health."""
 
     def __init__(self, real: Sink) -> None:
-        self.locate = real.locate
-        self.unhealthy = real.unhealthy
+        self._real = real
 
-    def prepare(self) -> None:
-        pass
+    def unhealthy(self) -> Reply | None:
+        return self._real.unhealthy()
 
-    def start(self, post: Post) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
-    def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
-        return _DryDelivery()
-
-
-class _DryDelivery:
-    def write(self, chunk: bytes) -> bool:
-        return True
-
-    def commit(self, done: Callable[[Outcome], None]) -> None:
-        done(MESSAGE_ACCEPTED)
-
-    def abort(self) -> None:
-        pass
+    def locate(self, destination: Destination) -> str:
+        return self._real.locate(destination)
 
 
 class Notes:

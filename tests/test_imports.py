@@ -77,7 +77,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # `smtpmaild try`: a session without a network, through stores that store nothing
     "trial": Allowed(
-        ours=("smtp.*", "receiver", "dialogue", "envelope", "facts", "sink"), banned=LOOP_AND_SOCKETS - {"asyncio"}
+        ours=("smtp.*", "receiver", "dialogue", "envelope", "facts", "sink", "sink.discard"),
+        banned=LOOP_AND_SOCKETS - {"asyncio"},
     ),
     # the file, the log, the one who knows them all
     "config": Allowed(
