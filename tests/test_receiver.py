@@ -33,6 +33,7 @@ from smtpmaild.smtp.events import (
 )
 from smtpmaild.smtp.reply import Reply
 
+SENDER_OK = Reply(250, "2.1.0", "Sender ok")
 REFUSED = Reply(550, "5.7.1", "No")
 DEFERRED = Reply(450, "4.7.1", "Later")
 WELCOME = Reply(250, "2.0.0", "Very well")
@@ -48,7 +49,7 @@ RSET = Command("RSET", "", replies.RSET_OK)
 
 
 def mail(**parameters: str) -> Mail:
-    return Mail(ALICE, parameters, replies.SENDER_OK)
+    return Mail(ALICE, parameters, SENDER_OK)
 
 
 def rcpt(text: str = "mail@local.example", **parameters: str) -> Rcpt:
@@ -119,7 +120,7 @@ def test_a_message_is_stored_and_acknowledged_with_its_id() -> None:
     it = desk(stores={"mail": store})
     assert it.says(BANNER, EHLO) == [BANNER.success, EHLO.success]
     assert it.says(mail(SIZE="7", BODY="8bitmime"), rcpt(NOTIFY="NEVER"), DATA) == [
-        replies.SENDER_OK,
+        SENDER_OK,
         replies.RECIPIENT_OK,
         replies.START_MAIL_INPUT,
     ]
@@ -282,7 +283,7 @@ def test_a_policy_may_choose_the_banner() -> None:
 
 def test_a_monitored_policy_decides_nothing() -> None:
     it = desk(Says({"mail": REFUSED}), mode=Mode.MONITOR)
-    assert it.says(EHLO, mail())[-1] == replies.SENDER_OK
+    assert it.says(EHLO, mail())[-1] == SENDER_OK
     assert it.log.only("policy_would_refuse")["reply"] == str(REFUSED)
 
 
@@ -593,7 +594,7 @@ def test_without_effect_only_the_reply_happens() -> None:
     assert undone(Moment.EHLO) == EHLO.success
     assert it.session.hello == ""
     assert it.says(EHLO)
-    assert undone(Moment.MAIL) == replies.SENDER_OK
+    assert undone(Moment.MAIL) == SENDER_OK
     assert it.receiver.transaction is None
     it.say(mail())
     assert undone(Moment.RCPT) == replies.RECIPIENT_OK
