@@ -31,6 +31,7 @@ from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts
 from smtpmaild.server.plan import ListenerPlan, Plan
 from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
+from smtpmaild.sink.discard import DiscardOptions
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
@@ -194,6 +195,14 @@ def plan(
 
 def _log_like(config: Config, stream: LogStream) -> Log:
     return set_up(stream, config.logging.level, config.logging.format, os.environ)
+
+
+def log_domains(config: Config, log: Log) -> None:
+    """Where the mail of each local domain goes, told at the start."""
+    for name, domain in config.local_domains.items():
+        store = config.deliver_to[domain.deliver]
+        path = "" if isinstance(store, DiscardOptions) else store.path
+        log.info("domain_served", domain=name, store=domain.deliver, path=path)
 
 
 def _listener_plan(listener: ListenerConfig, door: Door) -> ListenerPlan:

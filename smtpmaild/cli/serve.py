@@ -62,9 +62,7 @@ def _daemon(config: Config, stream: LogStream, log: Log, allow_root: bool) -> in
     from smtpmaild import app
     from smtpmaild.server.daemon import run
 
-    for name, domain in config.local_domains.items():
-        store = config.deliver_to[domain.deliver]
-        log.info("domain_served", domain=name, store=domain.deliver, path=getattr(store, "path", ""))
+    app.log_domains(config, log)
     return run(app.plan(config, stream, log, allow_root=allow_root))
 
 
@@ -76,11 +74,11 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
     from smtpmaild.server import privileges
     from smtpmaild.server.streams import serve_standard_io
 
-    doors = app.build(config, log)
+    built = app.build(config, log)
     name = listener or config.listeners[0].name
-    if name not in doors.doors:
+    if name not in built.doors:
         raise click.BadParameter(
-            f"there is no listener {name!r}, only {', '.join(doors.doors)}", param_hint="--listener"
+            f"there is no listener {name!r}, only {', '.join(built.doors)}", param_hint="--listener"
         )
 
     # As the daemon does: what root stores in a mailbox, the user of the config could not touch.
@@ -91,13 +89,13 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
 
     async def session() -> None:
         loop = asyncio.get_running_loop()
-        for sink in doors.sinks.values():
+        for sink in built.sinks.values():
             sink.prepare()
             sink.start(loop.call_soon_threadsafe)
         try:
-            await serve_standard_io(doors.doors[name].service, config.timeouts.command)
+            await serve_standard_io(built.doors[name].service, config.timeouts.command)
         finally:
-            for sink in doors.sinks.values():
+            for sink in built.sinks.values():
                 await asyncio.to_thread(sink.stop)
 
     asyncio.run(session())

@@ -104,7 +104,8 @@ class RelayRule(Section):
 
     @model_validator(mode="after")
     def _decides_once(self) -> Self:
-        actions = [name for name in ("deliver", "reject", "defer", "relay") if getattr(self, name) is not None]
+        given = {"deliver": self.deliver, "reject": self.reject, "defer": self.defer, "relay": self.relay}
+        actions = [name for name, action in given.items() if action is not None]
         if not actions:
             raise ValueError(f"rule '{self.name}' decides nothing: give it deliver, reject, defer or relay")
         if len(actions) > 1:
