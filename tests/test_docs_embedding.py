@@ -42,7 +42,8 @@ def running(program: str, folder: Path) -> Iterator[int]:
             time.sleep(0.1)
         yield port
     finally:
-        process.terminate()
+        # Not terminate(): coverage then saves within a signal handler, and was once seen to wait for itself there.
+        process.kill()
         process.wait(10)
 
 
