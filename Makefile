@@ -25,7 +25,7 @@ coverage: $(VENV)/.test-installed
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
-	$(BIN)/coverage report --fail-under=100 --include='smtpmaild/smtp/*,smtpmaild/policy/__init__.py,smtpmaild/sink/__init__.py,smtpmaild/routing/__init__.py,smtpmaild/envelope.py'
+	$(BIN)/coverage report --fail-under=100 --include='smtpmaild/smtp/*,smtpmaild/policy/__init__.py,smtpmaild/sink/__init__.py,smtpmaild/routing/__init__.py,smtpmaild/auth/__init__.py,smtpmaild/envelope.py'
 	$(BIN)/coverage report --fail-under=90
 
 soak: $(VENV)/.test-installed

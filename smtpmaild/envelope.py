@@ -54,6 +54,33 @@ class BodyType(Enum):
     BINARY_MIME = "BINARYMIME"
 
 
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """A certificate that the client showed and that our CA signed.
+
+    subject: its distinguished name as RFC 4514 writes it ("CN=printer,O=Example").  fingerprint: SHA-256 of the whole
+    certificate, lower-case hex without colons.
+    """
+
+    subject: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A connection's encryption, once it stands.
+
+    version: "TLSv1.3".  cipher: OpenSSL's name of the suite.  bits: of its key.  server_name: the name that the client
+    asked for (SNI), "" if none.  client: its verified certificate.
+    """
+
+    version: str
+    cipher: str
+    bits: int = 0
+    server_name: str = ""
+    client: ClientCertificate | None = None
+
+
 @dataclass(slots=True)
 class Session:
     """One connection as policies see it.
@@ -61,7 +88,9 @@ class Session:
     session_id: unique, in every log line of the session.  listener: its name in the config.  hostname: how we call
     ourselves.  hello: the argument of HELO or EHLO, "" before it.  is_extended: the greeting was EHLO.
     talked_early: input came before the banner was sent.  decided_by: the policy or rule that gave the last verdict,
-    for the log.
+    for the log.  tls: None in clear text.  user: who signed in, "" for nobody.  proxy: who is at the other end of the
+    connection where `peer` is the client behind it.  client_name: the peer's name in the DNS, checked both ways, ""
+    where it has none or nobody asked.
     """
 
     session_id: str
@@ -74,6 +103,10 @@ class Session:
     messages: int = 0
     refused_recipients: int = 0
     decided_by: str = ""
+    tls: Tls | None = None
+    user: str = ""
+    proxy: Peer | None = None
+    client_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +156,9 @@ class Recipient:
 class Envelope:
     """Everything about a message that is not in it (RFC 5321 §2.3.1), as stores get it.
 
-    queue_id: its name for the rest of its life.  protocol: for `with` in Received: SMTP, ESMTP or UTF8SMTP.
+    queue_id: its name for the rest of its life.  protocol: for `with` in Received (RFC 3848): SMTP, ESMTPSA, ...
     declared_size: SIZE= of MAIL in bytes, 0 if not given.  received_at: seconds since the epoch, when MAIL came.
-    values: what extensions made of their parameters.
+    values: what extensions made of their parameters.  tls, user, proxy, client_name: as in Session.
     """
 
     queue_id: str
@@ -143,6 +176,10 @@ class Envelope:
     parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     recipients: list[Recipient] = field(default_factory=list)
     values: dict[str, object] = field(default_factory=dict)
+    tls: Tls | None = None
+    user: str = ""
+    proxy: Peer | None = None
+    client_name: str = ""
 
 
 @dataclass(slots=True)

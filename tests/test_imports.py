@@ -59,14 +59,17 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "policy": Allowed(ours=("smtp.*", "envelope", "content", "metrics", "facts"), others=("pydantic",)),
     # stores: threads and files, never the loop
     "sink": Allowed(ours=("envelope", "trace", "queue_id", "smtp.reply", "metrics", "facts"), others=("pydantic",)),
+    # who is it: SASL and accounts, no socket and no loop
+    "auth": Allowed(ours=("smtp.*", "envelope", "facts", "metrics"), others=("pydantic",)),
     # one transaction, and what carries it
     "receiver": Allowed(
         ours=("smtp.*", "envelope", "trace", "queue_id", "content", "metrics", "facts")
-        + ("policy", "policy.chain", "sink", "routing")
+        + ("policy", "policy.chain", "sink", "routing", "auth")
     ),
-    "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id")),
+    "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth")),
     "server": Allowed(
-        ours=("smtp.*", "receiver", "dialogue", "metrics", "envelope", "facts", "content", "queue_id", "sink"),
+        ours=("smtp.*", "receiver", "dialogue", "metrics", "envelope", "facts", "content", "queue_id", "sink")
+        + ("auth.*",),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
