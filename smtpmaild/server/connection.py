@@ -58,9 +58,12 @@ class Connection(asyncio.BufferedProtocol):
     # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.open(cast("asyncio.Transport", transport), peer_of(transport))  # uvloop's do not inherit from it
+
+    def open(self, transport: asyncio.Transport, peer: Peer) -> None:
+        """Begin the session of this client: count it, and greet it unless it is one too many."""
         listener, door = self._listener, self._door
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's do not inherit from it
-        peer = peer_of(transport)
+        self._transport = transport
         self._ip = peer.ip
         self._dialogue = Dialogue(door.service_for(peer), peer, self._spawn, self._changed)
         now = listener.loop.time()
