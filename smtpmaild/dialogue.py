@@ -12,10 +12,12 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final
 
 from smtpmaild import queue_id
-from smtpmaild.envelope import Peer
+from smtpmaild.auth import ChannelBinding
+from smtpmaild.envelope import Peer, Tls
 from smtpmaild.receiver import WAIT, Receiver, Result, Service, Wait
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.events import Connected, EndOfData, Event
+from smtpmaild.smtp.extension import Security
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.smtp.session import ServerSession
 
@@ -67,6 +69,21 @@ class Dialogue:
             except Exception:
                 self._failed()
         self._changed()
+
+    @property
+    def is_upgrading(self) -> bool:
+        """220 was said to STARTTLS: when that is sent, begin TLS, then call secure()."""
+        return self.protocol.is_upgrading
+
+    def secure(self, tls: Tls, binding: ChannelBinding | None) -> None:
+        """TLS stands: everything that was said before is forgotten. What follows comes to receive_data.
+
+        Where TLS came first this is called before the first advance(). binding: what SASL can bind to.
+        """
+        self.protocol.restart(Security.TLS if binding is None else Security.BOUND)
+        waiting = self.receiver.secure(tls, binding)
+        if waiting is not None:
+            self._spawn(_finish(waiting))
 
     def resume(self, result: Result) -> None:
         """What the receiver waited for is there."""

@@ -10,6 +10,7 @@ a coroutine where a policy has to wait. What runs it is the driver's business (d
 
 from __future__ import annotations
 
+import binascii
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from smtpmaild import queue_id, trace
+from smtpmaild.auth import Authenticated, Authenticator, Challenge, ChannelBinding, Exchange, Failed
+from smtpmaild.auth import Step as AuthStep
 from smtpmaild.content import Content
-from smtpmaild.envelope import BodyType, Destination, Envelope, Peer, Recipient, Session, Transaction
+from smtpmaild.envelope import BodyType, Destination, Envelope, Peer, Recipient, Session, Tls, Transaction
 from smtpmaild.facts import Log
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Answer, Verdict
@@ -27,7 +30,11 @@ from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.policy.chain import Event as Moment
 from smtpmaild.routing import Router
 from smtpmaild.sink import Delivery, Outcome, Sink
+from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.events import (
+    Auth,
+    AuthCancelled,
+    AuthResponse,
     Body,
     Command,
     Connected,
@@ -38,6 +45,7 @@ from smtpmaild.smtp.events import (
     LineTooLong,
     Mail,
     Rcpt,
+    StartTls,
     XForward,
 )
 from smtpmaild.smtp.extension import Dialect
@@ -64,7 +72,8 @@ _REFUSALS_LOGGED = 100
 class Service:
     """What the sessions of one listener share; made by app.py or embedding/, never changed.
 
-    verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.
+    verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
+    who knows the accounts; None where nobody can sign in.
     """
 
     listener: str
@@ -76,6 +85,7 @@ class Service:
     metrics: Metrics
     verbs: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     filters: Mapping[str, Sequence[ReplyFilter]] = field(default_factory=dict)
+    authenticator: Authenticator | None = None
 
 
 @dataclass(slots=True)
@@ -111,8 +121,8 @@ class Receiver:
     """
 
     __slots__ = (
-        "_is_stopped", "_reception", "_refusals", "_resume", "_started_at", "_transaction", "chain", "effect",
-        "forwarded", "is_over", "service", "session",
+        "_binding", "_exchange", "_is_stopped", "_reception", "_refusals", "_resume", "_started_at", "_transaction",
+        "chain", "effect", "forwarded", "is_over", "service", "session",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +138,8 @@ class Receiver:
         self._started_at = started_at
         self._transaction: Transaction | None = None
         self._reception: _Reception | None = None
+        self._binding: ChannelBinding | None = None
+        self._exchange: Exchange | None = None
         self._refusals: list[dict[str, str]] = []
         self._is_stopped = False
 
@@ -233,6 +245,67 @@ class Receiver:
 
         return self._ask(Moment.XFORWARD, decided, event, self.session, attributes)
 
+    # Trust
+
+    def _start_tls(self, event: StartTls) -> Result:
+        return event.success
+
+    def secure(self, tls: Tls, binding: ChannelBinding | None) -> Awaitable[Verdict] | None:
+        """TLS stands: what the client said before is forgotten. What is returned is to be run to its end."""
+        self._forget_transaction()
+        session = self.session
+        session.tls, session.hello, session.is_extended, session.user = tls, "", False, ""
+        self.forwarded = _NOTHING
+        self._binding = binding
+        steps = self.chain.by_event.get(Moment.STARTTLS)
+        answer = self.chain.ask(steps, session, session) if steps else None
+        return None if answer is None or isinstance(answer, Reply) else answer
+
+    def _auth(self, event: Auth) -> Result | Awaitable[Result]:
+        authenticator = self.service.authenticator
+        if authenticator is None:
+            return replies.AUTH_UNAVAILABLE
+        self._exchange = authenticator.begin(event.mechanism, self.session, self._binding)
+        return self._respond(self._exchange, event.initial)
+
+    def _auth_response(self, event: AuthResponse) -> Result | Awaitable[Result]:
+        return self._respond(self._in_exchange(), event.data)
+
+    def _respond(self, exchange: Exchange, response: bytes | None) -> Result | Awaitable[Result]:
+        step = exchange.respond(response)
+        if isinstance(step, Challenge | Authenticated | Failed):
+            return self._authenticated(step)
+        return self._respond_later(step)
+
+    async def _respond_later(self, waiting: Awaitable[AuthStep]) -> Result:
+        step = await waiting
+        return None if self._is_stopped else self._authenticated(step)
+
+    def _authenticated(self, step: AuthStep) -> Result:
+        """What an exchange came to: another line of it, or its end."""
+        if isinstance(step, Challenge):
+            return Reply(334, "", binascii.b2a_base64(step.data, newline=False).decode("ascii"))
+        self._exchange = None
+        session = self.session
+        facts = {"session_id": session.session_id, "listener": session.listener, "peer": str(session.peer)}
+        if isinstance(step, Authenticated):
+            session.user = step.user
+            self.service.metrics.authentications_accepted += 1
+            self.service.log.info("authenticated", **facts, user=step.user)
+            return replies.AUTHENTICATED
+        self.service.metrics.authentications_refused += 1
+        self.service.log.info("authentication_failed", **facts, user=step.user, cause=step.cause, reply=str(step.reply))
+        return step.reply
+
+    def _auth_cancelled(self, event: AuthCancelled) -> Result:
+        self._cancel_exchange()
+        return event.success
+
+    def _cancel_exchange(self) -> None:
+        if self._exchange is not None:
+            self._exchange.cancel()
+            self._exchange = None
+
     def _line_too_long(self, event: LineTooLong) -> Result | Awaitable[Result]:
         return self._ask(Moment.LINE_TOO_LONG, _or_success, event, self.session)
 
@@ -249,14 +322,17 @@ class Receiver:
             hostname=session.hostname,
             peer=session.peer,
             hello=session.hello,
-            # RFC 3848 and RFC 6531 §4.3: the words for `with` in Received.
-            protocol="UTF8SMTP" if is_utf8 else "ESMTP" if session.is_extended else "SMTP",
+            protocol=_protocol(session, is_utf8=is_utf8),
             received_at=time.time(),
             reverse_path=event.reverse_path,
             body=_BODY_TYPES[parameters.get("BODY", "7BIT").upper()],
             is_utf8=is_utf8,
             declared_size=int(parameters.get("SIZE", "0")),
             parameters=parameters,
+            tls=session.tls,
+            user=session.user,
+            proxy=session.proxy,
+            client_name=session.client_name,
         )
         self._transaction = Transaction(session, envelope, parameters)
         return self._ask(Moment.MAIL, self._mail_decided, event, self._transaction)
@@ -428,6 +504,7 @@ class Receiver:
             reply=str(reply),
             decided_by=self.session.decided_by,
             **self._forwarded_facts(),
+            **self._trust_facts(),
             seconds=round(time.time() - envelope.received_at, 4),
         )
         self._transaction = self._reception = None
@@ -435,6 +512,20 @@ class Receiver:
     def _forwarded_facts(self) -> Mapping[str, Mapping[str, str | None]]:
         """What the proxy said of the original client, for the log; `peer` stays the proxy."""
         return {"forwarded": dict(self.forwarded)} if self.forwarded else _NOTHING_FORWARDED
+
+    def _trust_facts(self) -> Mapping[str, str]:
+        """How we know the client, for the log; nothing of it for most."""
+        session = self.session
+        if session.tls is None and not session.user:
+            return _NO_FACTS
+        facts = {}
+        if session.tls is not None:
+            facts["tls"] = f"{session.tls.version} {session.tls.cipher}"
+            if session.tls.client is not None:
+                facts["client_certificate"] = session.tls.client.subject
+        if session.user:
+            facts["user"] = session.user
+        return facts
 
     # The end of the session
 
@@ -453,6 +544,7 @@ class Receiver:
         """
         self._is_stopped = True
         self._forget_transaction()
+        self._cancel_exchange()
         self._resume = _nobody  # who waited for us; it holds us, and we would hold it until the collector comes
         session = self.session
         self.service.log.info(
@@ -466,6 +558,7 @@ class Receiver:
             refusals=self._refusals,
             **({"refused_commands": [f"{line}: {reply}" for line, reply in refused]} if refused else {}),
             **self._forwarded_facts(),
+            **self._trust_facts(),
             reason=reason,
             seconds=round(time.time() - self._started_at, 4),
         )
@@ -496,6 +589,10 @@ class Receiver:
     def _in_reception(self) -> _Reception:
         assert self._reception is not None, "the protocol has no body before DATA"
         return self._reception
+
+    def _in_exchange(self) -> Exchange:
+        assert self._exchange is not None, "the protocol lets no response through before a challenge"
+        return self._exchange
 
     def _forget_transaction(self) -> None:
         if self._reception is not None:
@@ -529,6 +626,16 @@ def verb_of(event: Event) -> str:
     return _EVENT_NAMES[event.__class__]
 
 
+def _protocol(session: Session, *, is_utf8: bool) -> str:
+    """The word for `with` in Received (RFC 3848 and RFC 6531 §4.3): only extended SMTP has letters for TLS and AUTH."""
+    if not (is_utf8 or session.is_extended):
+        return "SMTP"
+    name = "UTF8SMTP" if is_utf8 else "ESMTP"
+    if session.tls is None and not session.user:
+        return name
+    return f"{name}{'S' if session.tls else ''}{'A' if session.user else ''}"
+
+
 def _nobody(result: Result) -> None:
     """In place of `resume` once the session is over."""
 
@@ -537,6 +644,7 @@ def _or_success(verdict: Verdict, event: Connected | LineTooLong) -> Result:
     return verdict or event.success
 
 
+_NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
 _NOTHING_FORWARDED: Mapping[str, Mapping[str, str | None]] = MappingProxyType({})
 _BODY_TYPES: Mapping[str, BodyType] = {body.value: body for body in BodyType}
@@ -557,6 +665,10 @@ _EVENT_NAMES: Mapping[type, str] = {
     Body: "DATA-PART",
     EndOfData: "DATA",
     XForward: "XFORWARD",
+    StartTls: "STARTTLS",
+    Auth: "AUTH",
+    AuthResponse: "AUTH",
+    AuthCancelled: "AUTH",
     LineTooLong: "linetobig",
 }
 _HANDLERS: Mapping[type, Callable[[Receiver, Any], Result | Awaitable[Result]]] = {
@@ -569,5 +681,9 @@ _HANDLERS: Mapping[type, Callable[[Receiver, Any], Result | Awaitable[Result]]] 
     EndOfData: Receiver._end_of_data,
     Command: Receiver._command,
     XForward: Receiver._xforward,
+    StartTls: Receiver._start_tls,
+    Auth: Receiver._auth,
+    AuthResponse: Receiver._auth_response,
+    AuthCancelled: Receiver._auth_cancelled,
     LineTooLong: Receiver._line_too_long,
 }

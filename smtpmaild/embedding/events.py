@@ -64,6 +64,7 @@ EVENTS: Mapping[Event, EventRow] = {
     Event.TURN: EventRow(agreed=COMMAND_OK),
     Event.QUIT: EventRow(success=221),
     Event.XFORWARD: EventRow("dict of all values so far", _argument),
+    Event.STARTTLS: EventRow(success=220),  # TLS stands already, what it says is not sent
     Event.TIMEOUT: EventRow(success=421),
     Event.LINE_TOO_LONG: EventRow(success=500),
     Event.STOP_SESSION: EventRow(

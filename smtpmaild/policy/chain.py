@@ -45,6 +45,7 @@ class Event(Enum):
     TURN = "TURN"
     QUIT = "QUIT"
     XFORWARD = "XFORWARD"
+    STARTTLS = "STARTTLS"
     TIMEOUT = "timeout"
     LINE_TOO_LONG = "linetobig"
     STOP_SESSION = "stop_session"

@@ -5,6 +5,7 @@ Knows the shape of commands (RFC 5321 §4.1.1 and §4.1.2), not their order and 
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Mapping
 
@@ -16,6 +17,8 @@ from smtpmaild.smtp.reply import Reply
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f-\x9f]+))?")
 # C0 and C1 control characters: in a command they are never what they seem.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# sasl-mech = 1*20mech-char;  mech-char = upper-case letters, digits, "-" and "_" (RFC 4422 §3.1); case is forgiven
+_MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}", re.ASCII)
 # bdat-cmd ::= "BDAT" SP chunk-size [ SP end-marker ];  chunk-size ::= 1*DIGIT;  end-marker ::= "LAST"  (RFC 3030 §2)
 _BDAT = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)
 
@@ -75,6 +78,29 @@ def parse_parameters(text: str, known: Mapping[str, re.Pattern[str]]) -> dict[st
             return Reply(501, "5.5.4", f"{keyword} given twice")
         parameters[keyword] = value
     return parameters
+
+
+def parse_auth(argument: str) -> tuple[str, bytes | None] | Reply:
+    """Mechanism in upper case and initial response, None if there is none; or the reply to a mistake.
+
+    auth-command = "AUTH" SP sasl-mech [SP initial-response];  initial-response = base64 / "="  (RFC 4954 §8)
+    """
+    mechanism, _, initial = argument.partition(" ")
+    initial = initial.strip(" ")
+    if not _MECHANISM.fullmatch(mechanism) or " " in initial:
+        return reply.AUTH_SYNTAX
+    if not initial:
+        return mechanism.upper(), None
+    decoded = b"" if initial == "=" else decode_base64(initial)
+    return reply.AUTH_NOT_BASE64 if decoded is None else (mechanism.upper(), decoded)
+
+
+def decode_base64(text: str) -> bytes | None:
+    """The octets that base64 stands for (RFC 4648 §4); None if it is none, whatever is wrong with it."""
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # binascii.Error is one, and so is a character beyond ASCII
+        return None
 
 
 def parse_bdat(argument: str) -> tuple[int, bool] | None:

@@ -9,7 +9,7 @@ one 0.23 us, and a message is eight of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from smtpmaild.smtp import reply
 from smtpmaild.smtp.address import Address
@@ -92,10 +92,45 @@ class XForward:
 
 
 @dataclass(slots=True)
+class StartTls:
+    """STARTTLS, with nothing behind it. After a 220 the session waits for the handshake and for restart()."""
+
+    success: Reply = reply.READY_FOR_TLS
+
+
+@dataclass(slots=True)
+class Auth:
+    """AUTH with a mechanism that is offered. initial: the initial response, decoded; None if there was none.
+
+    The reply is 334 with base64 for its text (another line of the client follows), 235, or a refusal.
+    """
+
+    mechanism: str
+    initial: bytes | None = field(repr=False)
+
+
+@dataclass(slots=True)
+class AuthResponse:
+    """The client's answer to a 334, decoded; to be replied to as Auth."""
+
+    data: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class AuthCancelled:
+    """The exchange ended without a response: the client sent "*", or what is none. success: how that is answered."""
+
+    success: Reply
+
+
+@dataclass(slots=True)
 class LineTooLong:
     """A command line over the limit, where the driver listens for it; what was read of it is gone."""
 
     success: Reply = reply.COMMAND_TOO_LONG
 
 
-Event = Connected | Hello | Mail | Rcpt | Data | Body | EndOfData | Command | XForward | LineTooLong
+Event = (
+    Connected | Hello | Mail | Rcpt | Data | Body | EndOfData | Command
+    | XForward | StartTls | Auth | AuthResponse | AuthCancelled | LineTooLong
+)  # fmt: skip

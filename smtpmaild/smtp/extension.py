@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
+from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.address import ToAscii, no_idna
 from smtpmaild.smtp.events import Mail, Rcpt
 from smtpmaild.smtp.reply import Reply
@@ -22,6 +24,16 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 BASE_LINE_LIMIT = 512
 
 
+class Security(Enum):
+    """How far a connection is protected: a listener offers other extensions before TLS than within."""
+
+    CLEAR = "no TLS"
+    TLS = "within TLS"
+    BOUND = "within TLS, and there is a channel binding for SASL (RFC 5056)"
+
+    __hash__ = object.__hash__
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """What a listener lets its sessions do.
@@ -30,6 +42,9 @@ class ServerOptions:
     without CRLF, 0 for any.  keep_bare_newlines: do not refuse a message for a bare CR or LF.  allow_bare_lf: LF ends
     a command as CRLF does; never the end of data.  bad_commands, refused_recipients: how many before 421.  listens:
     verbs that the driver wants to answer itself (NOOP, VRFY, ... and "linetobig"); it offers none of them by that.
+    starttls: offered before TLS.  requires_tls: nothing else is of use before it.  mechanisms: SASL names for AUTH, the
+    preferred one first; none: no AUTH.  auth_in_clear: AUTH is offered before TLS as well.  requires_auth: no mail
+    before it.
     """
 
     hostname: str
@@ -44,6 +59,24 @@ class ServerOptions:
     refused_recipients: int = 100
     listens: frozenset[str] = frozenset()
     to_ascii: ToAscii = no_idna
+    starttls: bool = False
+    requires_tls: bool = False
+    mechanisms: tuple[str, ...] = ()
+    auth_in_clear: bool = False
+    requires_auth: bool = False
+
+    def at(self, security: Security) -> ServerOptions:
+        """What of it holds for a connection that is protected so far."""
+        mechanisms = self.mechanisms
+        if security is Security.CLEAR and not self.auth_in_clear:
+            mechanisms = ()
+        if security is not Security.BOUND:
+            mechanisms = tuple(name for name in mechanisms if not name.endswith("-PLUS"))
+        if security is Security.CLEAR:
+            return replace(self, mechanisms=mechanisms)
+        # RFC 3207 §4.2: "A server MUST NOT return the STARTTLS extension in response to an EHLO command received after
+        # a TLS handshake has completed."
+        return replace(self, mechanisms=mechanisms, starttls=False, requires_tls=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +85,8 @@ class Extension:
 
     words: what stands behind the keyword in EHLO.  mail, rcpt: parameter keyword -> regular expression of its value,
     "" for a parameter without value.  verbs: commands that it brings.  growth: octets that it adds to the longest
-    command line.  needs: keywords without which it is not offered.
+    command line.  needs: keywords without which it is not offered.  is_wanted: whether a listener with these options
+    offers it.
     """
 
     keyword: str
@@ -62,6 +96,7 @@ class Extension:
     verbs: tuple[str, ...] = ()
     growth: int = 0
     needs: tuple[str, ...] = ()
+    is_wanted: Callable[[ServerOptions], bool] = field(default=lambda _: True)
 
 
 def _limits(options: ServerOptions) -> str:
@@ -76,12 +111,29 @@ EXTENSIONS: tuple[Extension, ...] = (
     # RFC 1870 §3: size-value ::= 1*20DIGIT; §5: the MAIL line grows by 26
     Extension("SIZE", lambda options: str(options.message_size), mail={"SIZE": r"[0-9]{1,20}"}, growth=26),
     Extension("8BITMIME", mail={"BODY": "7BIT|8BITMIME"}, growth=17),  # RFC 6152
-    Extension("SMTPUTF8", mail={"SMTPUTF8": ""}, growth=10, needs=("8BITMIME",)),  # RFC 6531 §3.1
+    # RFC 6531 §3.1. Without IDNA such an address cannot be understood.
+    Extension(
+        "SMTPUTF8",
+        mail={"SMTPUTF8": ""},
+        growth=10,
+        needs=("8BITMIME",),
+        is_wanted=lambda options: options.to_ascii is not no_idna,
+    ),
     Extension("ENHANCEDSTATUSCODES"),  # RFC 2034
     Extension("CHUNKING", verbs=("BDAT",)),  # RFC 3030
     Extension("BINARYMIME", mail={"BODY": "BINARYMIME"}, needs=("CHUNKING", "8BITMIME")),  # RFC 3030 §3
     Extension("HELP", verbs=("HELP",)),  # RFC 5321 §4.1.1.1
     Extension("LIMITS", _limits),  # RFC 9422
+    Extension("STARTTLS", verbs=("STARTTLS",), is_wanted=lambda options: options.starttls),  # RFC 3207
+    # RFC 4954 §3: the MAIL line grows by 500 octets for AUTH=; §5: its value is xtext of an address, or "<>"
+    Extension(
+        "AUTH",
+        lambda options: " ".join(options.mechanisms),
+        mail={"AUTH": r"<>|(?:[!-*,-<>-~]|\+[0-9A-F]{2})+"},
+        verbs=("AUTH",),
+        growth=500,
+        is_wanted=lambda options: bool(options.mechanisms),
+    ),
 )
 #: Postfix's XFORWARD, with the attributes of its README; each value is xtext of at most 255 octets.
 XFORWARD = Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", verbs=("XFORWARD",))
@@ -119,13 +171,14 @@ class Known(Generic[Parsed]):
 class Dialect:
     """Options and extensions of a listener, compiled: what sessions look up while they run.
 
-    added_verbs, removed_verbs: what a program understands besides or no longer.  Raises ValueError for two extensions
-    that offer one verb.
+    added_verbs, removed_verbs: what a program understands besides or no longer.  security: of the connections that
+    speak it; at() is the same listener's dialect for others.  locked: verb -> why it is refused, and locked_until_auth:
+    the same until the client has signed in.  Raises ValueError for two extensions that offer one verb.
     """
 
     __slots__ = (
-        "banner", "bye", "ehlo", "has_enhanced_codes", "helo", "help", "keywords",
-        "known_recipients", "known_senders", "line_limit",
+        "_made_with", "_siblings", "banner", "bye", "ehlo", "has_enhanced_codes", "helo", "help", "keywords",
+        "known_recipients", "known_senders", "line_limit", "locked", "locked_until_auth",
         "mail_parameters", "options", "rcpt_parameters", "timeout", "verbs",
     )  # fmt: skip
 
@@ -136,13 +189,23 @@ class Dialect:
         *,
         added_verbs: Collection[str] = (),
         removed_verbs: Collection[str] = (),
+        security: Security = Security.CLEAR,
     ) -> None:
+        self._made_with = (options, extensions, added_verbs, removed_verbs)
+        self._siblings = {security: self}
+        might_authenticate = bool(options.mechanisms)
+        options = options.at(security)
         offered = _offered(options, extensions)
         keywords = {extension.keyword for extension in offered}
         self.options = options
         self.keywords = tuple(f"{row.keyword} {row.words(options)}".strip() for row in offered)
         self.has_enhanced_codes = "ENHANCEDSTATUSCODES" in keywords
-        self.verbs = _verbs(offered).union(added_verbs).difference(removed_verbs)
+        self.locked = _locked(options, security, might_authenticate=might_authenticate)
+        self.verbs = _verbs(offered).union(self.locked, added_verbs).difference(removed_verbs)
+        if options.requires_tls:
+            self.locked = {**dict.fromkeys(self.verbs - _BEFORE_TLS, replies.TLS_FIRST), **self.locked}
+        unlocked = _BEFORE_AUTH if options.requires_auth else self.verbs
+        self.locked_until_auth = {**dict.fromkeys(self.verbs - unlocked, replies.AUTH_REQUIRED), **self.locked}
         self.mail_parameters = _patterns([row.mail for row in offered])
         self.rcpt_parameters = _patterns([row.rcpt for row in offered])
         self.known_senders: Known[Mail] = Known()
@@ -156,12 +219,37 @@ class Dialect:
         self.bye = Reply(221, "2.0.0", f"{options.hostname} Service closing transmission channel")
         self.timeout = Reply(421, "4.4.2", f"{options.hostname} Timeout exceeded, closing transmission channel")
         known = self.verbs.difference(_HISTORY)
-        self.help = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(known)))
+        self.help = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(known.difference(self.locked))))
+
+    def at(self, security: Security) -> Dialect:
+        """The dialect of the same listener for connections that are protected so far; compiled when first asked for."""
+        if security not in self._siblings:
+            options, extensions, added, removed = self._made_with
+            sibling = Dialect(options, extensions, added_verbs=added, removed_verbs=removed, security=security)
+            sibling._siblings = self._siblings
+            self._siblings[security] = sibling
+        return self._siblings[security]
+
+
+# RFC 3207 §4: 530 "to every command other than NOOP, EHLO, STARTTLS, or QUIT".
+_BEFORE_TLS = frozenset(("NOOP", "EHLO", "STARTTLS", "QUIT"))
+# RFC 4954 §6: 530 to "any command other than AUTH, EHLO, HELO, NOOP, RSET, or QUIT"; and TLS may come first.
+_BEFORE_AUTH = frozenset(("AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"))
+
+
+def _locked(options: ServerOptions, security: Security, *, might_authenticate: bool) -> dict[str, Reply]:
+    """Verbs that are understood, but have their time before or after: not unknown, refused with the reason."""
+    locked: dict[str, Reply] = {}
+    if security is not Security.CLEAR:
+        locked["STARTTLS"] = replies.TLS_ALREADY
+    elif might_authenticate and not options.mechanisms:
+        locked["AUTH"] = replies.AUTH_NEEDS_TLS
+    return locked
 
 
 def _offered(options: ServerOptions, extensions: Sequence[Extension]) -> list[Extension]:
-    """The rows whose needs are met. Without IDNA a SMTPUTF8 address cannot be understood, so it is not offered."""
-    rows = [row for row in extensions if row.keyword != "SMTPUTF8" or options.to_ascii is not no_idna]
+    """The rows that are wanted and whose needs are met."""
+    rows = [row for row in extensions if row.is_wanted(options)]
     keywords = {row.keyword for row in rows}
     return [row for row in rows if keywords.issuperset(row.needs)]
 

@@ -17,12 +17,15 @@ class BadLine(Enum):
 
 
 class LineBuffer:
-    """Input that was received and not yet interpreted. limit: octets of the longest line, its CRLF included."""
+    """Input that was received and not yet interpreted.
 
-    __slots__ = ("_allow_bare_lf", "_data", "_limit", "_position", "_searched", "_skipping")
+    limit: octets of the longest line, its CRLF included; may change between two lines.
+    """
+
+    __slots__ = ("_allow_bare_lf", "_data", "_position", "_searched", "_skipping", "limit")
 
     def __init__(self, limit: int, *, allow_bare_lf: bool) -> None:
-        self._limit = limit
+        self.limit = limit
         self._allow_bare_lf = allow_bare_lf
         self._data = b""
         self._position = 0
@@ -55,14 +58,14 @@ class LineBuffer:
         if end < 0:
             return self._unfinished_line()
         self._position = self._searched = end + 1
-        if end + 1 - start > self._limit:
+        if end + 1 - start > self.limit:
             return BadLine.TOO_LONG
         if end > start and data[end - 1] == 13:
             return data[start : end - 1]
         return data[start:end] if self._allow_bare_lf else BadLine.BARE_LINE_FEED
 
     def _unfinished_line(self) -> BadLine | None:
-        if len(self) <= self._limit:
+        if len(self) <= self.limit:
             # What was read is let go: a session that idles after a large group of commands keeps none of it.
             self._data = self._data[self._position :]
             self._position = 0

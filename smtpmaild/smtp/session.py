@@ -6,7 +6,8 @@
     transport.write(session.data_to_send()) one write for all replies of a pipelined group
 
 Bad syntax and bad order are answered here, and so is everything that needs no decision. After an event the session is
-paused, and input waits behind it in order, until reply(). All state changes go through `_move`, all bytes out through
+paused, and input waits behind it in order, until reply(). After a 220 to STARTTLS what comes in clear is dropped until
+restart(). All state changes go through `_move`, all bytes out through
 `data_to_send`. Nothing a peer sends raises; a driver that replies when nothing was asked gets a RuntimeError.
 """
 
@@ -19,9 +20,20 @@ from typing import Final
 
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.address import parse_forward_path, parse_reverse_path
-from smtpmaild.smtp.command import after_keyword, decode_line, parse_bdat, parse_parameters, split_command
+from smtpmaild.smtp.command import (
+    after_keyword,
+    decode_base64,
+    decode_line,
+    parse_auth,
+    parse_bdat,
+    parse_parameters,
+    split_command,
+)
 from smtpmaild.smtp.data import BodyChecker, DotDecoder
 from smtpmaild.smtp.events import (
+    Auth,
+    AuthCancelled,
+    AuthResponse,
     Body,
     Command,
     Connected,
@@ -32,9 +44,10 @@ from smtpmaild.smtp.events import (
     LineTooLong,
     Mail,
     Rcpt,
+    StartTls,
     XForward,
 )
-from smtpmaild.smtp.extension import BASE_LINE_LIMIT, Dialect
+from smtpmaild.smtp.extension import BASE_LINE_LIMIT, Dialect, Security
 from smtpmaild.smtp.lines import BadLine, LineBuffer
 from smtpmaild.smtp.reply import Reply, printable
 from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, REFUSALS, Cause, State
@@ -46,6 +59,8 @@ _OUTPUT_LIMIT = 64 * 1024
 # For the log: so many refused commands, so much of each.
 _REFUSALS_KEPT = 20
 _LINE_KEPT = 120
+# RFC 4954 §4: "the maximum length of a line in an authentication exchange ... 12288 octets", CRLF included.
+_AUTH_LINE_LIMIT = 12288
 
 
 class _Answered(Enum):
@@ -74,20 +89,25 @@ class ServerSession:
 
     has_begun: the banner was answered.  is_closed: no input is looked at any more; send what there is to send, then
     close.  farewell: the reply that ended the session, once it has ended by one.  refusals: commands that were refused
-    here, as printable text, with their replies; the first few.
+    here, as printable text, with their replies; the first few.  is_upgrading: TLS is to begin, then restart().
+    is_authenticated: AUTH succeeded.
     """
 
     __slots__ = (
         "_bad_commands", "_checker", "_chunk", "_decoder", "_dialect", "_end_was_seen", "_input", "_is_extended",
-        "_is_shutting_down", "_is_utf8", "_line", "_output", "_output_size", "_parameters", "_pending", "_recipients",
-        "_refused_recipients", "_state", "farewell", "has_begun", "is_closed", "refusals",
+        "_is_shutting_down", "_is_utf8", "_line", "_locked", "_may_be_secret", "_output", "_output_size", "_parameters",
+        "_pending", "_recipients", "_refused_recipients", "_state", "farewell", "has_begun", "is_authenticated",
+        "is_closed", "is_upgrading", "refusals",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect) -> None:
         self.has_begun = False
         self.is_closed = False
+        self.is_upgrading = False
+        self.is_authenticated = False
         self.farewell: Reply | None = None
         self._dialect = dialect
+        self._locked = dialect.locked_until_auth  # verb -> the reply while it is not its time
         self._state = State.CONNECTED
         self._input = LineBuffer(dialect.line_limit, allow_bare_lf=dialect.options.allow_bare_lf)
         self._output: list[bytes] = []
@@ -97,6 +117,7 @@ class ServerSession:
         self._is_shutting_down = False
         self._bad_commands = 0
         self._line = ""
+        self._may_be_secret = False  # a refused AUTH may be followed by what it would have asked for
         self.refusals: tuple[tuple[str, Reply], ...] = ()
         self._refused_recipients = 0
         # of the transaction
@@ -112,8 +133,10 @@ class ServerSession:
     # What the driver calls
 
     def receive_data(self, data: bytes) -> None:
-        """Take what the network brought. Ignored once the session is closed."""
-        if not self.is_closed:
+        """Take what the network brought. Ignored once the session is closed, and while it waits for TLS."""
+        # RFC 3207 §4.2: "The server MUST discard any knowledge obtained from the client ... which was not obtained from
+        # the TLS negotiation itself."
+        if not (self.is_closed or self.is_upgrading):
             self._input.feed(data)
 
     def next_event(self) -> Event | None:
@@ -125,6 +148,8 @@ class ServerSession:
                 step = self._read_data()
             elif self._chunk is not None:
                 step = self._read_chunk(self._chunk)
+            elif self._state is State.AUTHENTICATING:
+                step = self._read_response()
             else:
                 step = self._read_command()
             if step is None:
@@ -175,6 +200,19 @@ class ServerSession:
     def speak(self, dialect: Dialect) -> None:
         """Go on with other options or extensions: a program changed its verbs or callbacks in mid-session."""
         self._dialect = dialect
+        self._unlock()
+
+    def restart(self, security: Security) -> None:
+        """TLS stands: everything that was said before is forgotten, and the client says EHLO again (RFC 3207 §4.2).
+
+        Before the banner, where TLS came first, only what is offered changes.
+        """
+        self.speak(self._dialect.at(security))
+        self._is_extended = self.is_authenticated = self.is_upgrading = False
+        self._unlock()
+        self._input.limit = self._dialect.line_limit
+        self._input.clear()
+        self._move(Cause.SECURED)
 
     def shut_down(self) -> None:
         """Answer the next command 421 (RFC 5321 §3.8); a body that is being read is read to its end first."""
@@ -199,7 +237,7 @@ class ServerSession:
 
     def _move(self, cause: Cause) -> None:
         self._state = NEXT[cause].get(self._state, self._state)
-        self.has_begun = True
+        self.has_begun = self._state is not State.CONNECTED
         if self._state in _WITHOUT_TRANSACTION:
             self._forget_transaction()
         if self._state is State.CLOSED:
@@ -218,6 +256,9 @@ class ServerSession:
         self._output.append(wire)
         self._output_size += len(wire)
 
+    def _unlock(self) -> None:
+        self._locked = self._dialect.locked if self.is_authenticated else self._dialect.locked_until_auth
+
     def _refuse(self, reply: Reply) -> _Answered:
         """Answer a command that is wrong in itself; too many of them end the session."""
         self._note(reply)
@@ -226,7 +267,17 @@ class ServerSession:
 
     def _note(self, reply: Reply) -> None:
         if len(self.refusals) < _REFUSALS_KEPT:
-            self.refusals = (*self.refusals, (printable(self._line[:_LINE_KEPT]), reply))
+            self.refusals = (*self.refusals, (printable(self._loggable_line()[:_LINE_KEPT]), reply))
+
+    def _loggable_line(self) -> str:
+        """The line without what may be a password: behind AUTH, or on lines of its own where that was refused."""
+        verb, _, argument = self._line.partition(" ")
+        if verb.upper() == "AUTH":
+            self._may_be_secret = True
+            return f"AUTH {argument.partition(' ')[0]}"
+        if self._may_be_secret and verb.upper() not in self._dialect.verbs:
+            return "(not shown behind AUTH)"
+        return self._line
 
     def _count_bad_command(self) -> _Answered:
         self._bad_commands += 1
@@ -249,8 +300,9 @@ class ServerSession:
         assert isinstance(line, bytes)
         text = decode_line(line)
         self._line = text or ""
-        # What extensions add, they add to MAIL; the other commands stay within 512 octets.
-        is_too_long = len(line) > BASE_LINE_LIMIT - 2 and line[:4].upper() != b"MAIL"
+        # What extensions add, they add to MAIL; the other commands stay within 512 octets. AUTH is given the same room:
+        # clients send long initial responses, although RFC 4954 §4 tells them not to.
+        is_too_long = len(line) > BASE_LINE_LIMIT - 2 and line[:4].upper() not in _LONG_COMMANDS
         if text is None or is_too_long:
             if line[:4].upper() == b"BDAT" and "BDAT" in self._dialect.verbs:
                 return self._malformed_bdat()
@@ -258,7 +310,7 @@ class ServerSession:
         verb, argument = split_command(text)
         if verb not in self._dialect.verbs:
             return self._refuse(replies.UNRECOGNIZED)
-        refusal = REFUSALS.get(verb, OTHER_REFUSALS).get(self._state)
+        refusal = self._locked.get(verb) or REFUSALS.get(verb, OTHER_REFUSALS).get(self._state)
         if verb == "BDAT":  # its octets follow, refused or not
             return self._bdat(argument, refusal)
         if refusal is not None:
@@ -372,6 +424,47 @@ class ServerSession:
     def _xforward(self, verb: str, argument: str) -> _Step:
         attributes = parse_xforward(argument)
         return self._refuse(attributes) if isinstance(attributes, Reply) else XForward(attributes)
+
+    def _starttls(self, verb: str, argument: str) -> _Step:
+        if argument:
+            return self._refuse(replies.NO_PARAMETERS)
+        # What follows in clear could be anybody's, and would be taken for the client's once TLS stands. A client that
+        # sends more than this before our 220 is broken or attacked (RFC 3207 §6): hang up.
+        if len(self._input):
+            self._note(replies.INPUT_BEHIND_STARTTLS)
+            self.close(replies.INPUT_BEHIND_STARTTLS)
+            return _ANSWERED
+        return StartTls()
+
+    def _auth(self, verb: str, argument: str) -> _Step:
+        if self.is_authenticated:
+            return self._refuse(replies.AUTH_ALREADY)
+        if not self._is_extended:
+            return self._refuse(replies.AUTH_NEEDS_EHLO)
+        parsed = parse_auth(argument)
+        if isinstance(parsed, Reply):
+            return self._refuse(parsed)
+        mechanism, initial = parsed
+        if mechanism not in self._dialect.options.mechanisms:
+            return self._refuse(replies.AUTH_UNKNOWN_MECHANISM)
+        self._line = f"AUTH {mechanism}"
+        return Auth(mechanism, initial)
+
+    def _read_response(self) -> _Step:
+        self._input.limit = _AUTH_LINE_LIMIT
+        line = self._input.next_line()
+        if line is None:
+            return None
+        self._input.limit = self._dialect.line_limit
+        if self._is_shutting_down:
+            self.close(replies.SHUTTING_DOWN)
+            return _ANSWERED
+        if line is BadLine.TOO_LONG:
+            return AuthCancelled(replies.AUTH_LINE_TOO_LONG)
+        data = None if isinstance(line, BadLine) else decode_base64(line.decode("latin-1"))
+        if line == b"*":
+            return AuthCancelled(replies.AUTH_CANCELLED)
+        return AuthCancelled(replies.AUTH_NOT_BASE64) if data is None else AuthResponse(data)
 
     def _other(self, verb: str, argument: str) -> _Step:
         options = self._dialect.options
@@ -511,6 +604,25 @@ class ServerSession:
     def _is_quit(event: Event) -> bool:
         return isinstance(event, Command) and event.verb == "QUIT"
 
+    def _after_starttls(self, event: Event, reply: Reply) -> None:
+        if reply.is_positive:
+            self.is_upgrading = True
+            self._input.clear()
+            self._move(Cause.STARTTLS)
+
+    def _after_auth(self, event: Event, reply: Reply) -> None:
+        if reply.code == 334:
+            self._move(Cause.CHALLENGE)
+            return
+        self._move(Cause.AUTH_END)
+        if reply.is_positive:
+            self.is_authenticated = True
+            self._unlock()
+        else:
+            self._note(reply)
+            if reply.is_permanent:
+                self._count_bad_command()
+
     def _after_nothing(self, event: Event, reply: Reply) -> None:
         pass
 
@@ -518,6 +630,7 @@ class ServerSession:
         self._count_bad_command()
 
 
+_LONG_COMMANDS = frozenset((b"MAIL", b"AUTH"))
 _NO_PARAMETERS: Mapping[str, str] = {}
 # RFC 2034 §4: "except the initial greeting and any response to HELO or EHLO", whatever a policy says there.
 _WITHOUT_ENHANCED_CODE = frozenset((Connected, Hello))
@@ -536,6 +649,8 @@ _COMMANDS: Mapping[str, Callable[[ServerSession, str, str], _Step]] = {
     "VRFY": ServerSession._query,
     "EXPN": ServerSession._query,
     "XFORWARD": ServerSession._xforward,
+    "STARTTLS": ServerSession._starttls,
+    "AUTH": ServerSession._auth,
 }
 
 #: What is answered where no driver listens; None stands for the help text.
@@ -560,5 +675,9 @@ _EFFECTS: Mapping[type, Callable[[ServerSession, Event, Reply], None]] = {
     EndOfData: ServerSession._after_end,
     Command: ServerSession._after_command,
     XForward: ServerSession._after_nothing,
+    StartTls: ServerSession._after_starttls,
+    Auth: ServerSession._after_auth,
+    AuthResponse: ServerSession._after_auth,
+    AuthCancelled: ServerSession._after_auth,
     LineTooLong: ServerSession._after_long_line,
 }

@@ -29,6 +29,8 @@ class State(Enum):
     DATA = "a body follows, up to its dot"
     CHUNKS = "at least one BDAT was accepted, LAST has not come"
     CHUNKS_FAILED = "a BDAT was refused: the rest of its message is read and dropped"
+    AUTHENTICATING = "334 was sent: the next line is a response, not a command"
+    UPGRADING = "220 was sent to STARTTLS: what comes in clear is not looked at"
     CLOSED = "nothing that arrives is looked at any more"
 
 
@@ -47,6 +49,10 @@ class Cause(Enum):
     CHUNK_REFUSED = "a BDAT answered 4yz or 5yz"
     END = "the message ended, whatever came of it"
     RSET = "RSET"
+    CHALLENGE = "334 to AUTH or to a response"
+    AUTH_END = "the end of AUTH, whoever it is"
+    STARTTLS = "STARTTLS"
+    SECURED = "the TLS handshake is done"
     CLOSE = "QUIT, 421 or the end of the connection"
 
 
@@ -83,11 +89,21 @@ REFUSALS: Mapping[str, Mapping[State, Reply]] = {
         State.SENDER: reply.BAD_SEQUENCE,
         State.RECIPIENT: reply.BAD_SEQUENCE,
     },
+    # RFC 4954 §4: "The AUTH command is not permitted during a mail transaction."
+    "AUTH": {
+        **_AFTER_REFUSAL,
+        **_BETWEEN_CHUNKS,
+        State.START: reply.AUTH_NEEDS_EHLO,
+        State.SENDER: reply.BAD_SEQUENCE,
+        State.RECIPIENT: reply.BAD_SEQUENCE,
+    },
+    "STARTTLS": {**_AFTER_REFUSAL, **_BETWEEN_CHUNKS},
     "QUIT": {},
 }
 #: For every verb without a row of its own: NOOP, RSET, VRFY, EXPN, HELP, TURN, those of extensions.
 OTHER_REFUSALS: Mapping[State, Reply] = _AFTER_REFUSAL
 
+_BEFORE_TLS = (State.START, State.READY, State.SENDER, State.RECIPIENT)
 _GREETED = {
     State.READY: State.READY,
     State.SENDER: State.READY,
@@ -110,5 +126,11 @@ NEXT: Mapping[Cause, Mapping[State, State]] = {
     Cause.END: _GREETED,
     # RFC 5321 §4.1.1.5: RSET forgets sender, recipients and mail data, not the greeting.
     Cause.RSET: _GREETED,
+    Cause.CHALLENGE: {State.READY: State.AUTHENTICATING},
+    Cause.AUTH_END: {State.AUTHENTICATING: State.READY},
+    Cause.STARTTLS: dict.fromkeys(_BEFORE_TLS, State.UPGRADING),
+    # RFC 3207 §4.2: "Upon completion of the TLS handshake, the SMTP protocol is reset to the initial state (the state
+    # in SMTP after a server issues a 220 service ready greeting)." Where TLS came first, the greeting is still to come.
+    Cause.SECURED: {State.UPGRADING: State.START},
     Cause.CLOSE: dict.fromkeys(State, State.CLOSED),
 }

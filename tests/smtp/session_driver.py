@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import idna
 
-from smtpmaild.smtp.events import Body, Connected, EndOfData, Event, Hello
+from smtpmaild.smtp.events import Auth, AuthResponse, Body, Connected, EndOfData, Event, Hello
 from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect, ServerOptions
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.reply import AUTHENTICATED, Reply
 from smtpmaild.smtp.session import ServerSession
 
 
@@ -25,6 +25,8 @@ def agree(event: Event) -> Reply | None:
     """The answer of a driver that has nothing against anything; None for what takes no answer."""
     if isinstance(event, Body):
         return None
+    if isinstance(event, Auth | AuthResponse):
+        return AUTHENTICATED
     return (event.failure or event.success) if isinstance(event, EndOfData) else event.success
 
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import idna
 import pytest
 
 from smtpmaild.smtp.address import NULL_REVERSE_PATH
 from smtpmaild.smtp.events import Mail
-from smtpmaild.smtp.extension import BASE_VERBS, EXTENSIONS, XFORWARD, Dialect, Extension, Known, ServerOptions
-from smtpmaild.smtp.reply import RECIPIENT_OK
+from smtpmaild.smtp.extension import (
+    BASE_VERBS,
+    EXTENSIONS,
+    XFORWARD,
+    Dialect,
+    Extension,
+    Known,
+    Security,
+    ServerOptions,
+)
+from smtpmaild.smtp.reply import AUTH_NEEDS_TLS, AUTH_REQUIRED, RECIPIENT_OK, TLS_ALREADY, TLS_FIRST
 
 
 def to_ascii(domain: str) -> str:
@@ -18,6 +28,8 @@ def to_ascii(domain: str) -> str:
 
 
 OPTIONS = ServerOptions("mx.example", message_size=1000, recipients=5, to_ascii=to_ascii)
+#: What a submission listener may do.
+TRUSTED = replace(OPTIONS, starttls=True, mechanisms=("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"))
 
 
 def without(*keywords: str) -> list[Extension]:
@@ -77,7 +89,7 @@ def test_words(options: ServerOptions, line: str) -> None:
 )
 def test_what_needs_another_goes_with_it(extensions: Sequence[Extension], missing: set[str]) -> None:
     offered = {keyword.partition(" ")[0] for keyword in Dialect(OPTIONS, extensions).keywords}
-    assert offered == {extension.keyword for extension in EXTENSIONS} - missing
+    assert offered == {keyword.partition(" ")[0] for keyword in Dialect(OPTIONS).keywords} - missing
 
 
 def test_without_idna_no_smtputf8() -> None:
@@ -155,3 +167,89 @@ def test_known_arguments_stay_bounded_and_forget() -> None:
         known.put(text, event)
     assert known.get("a") is None
     assert known.get("c") is events["c"]
+
+
+def trust(options: ServerOptions, security: Security) -> list[str]:
+    """The EHLO lines that tell of TLS and AUTH."""
+    return [line for line in Dialect(options).at(security).keywords if line.startswith(("STARTTLS", "AUTH"))]
+
+
+@pytest.mark.parametrize(
+    ("options", "in_clear", "within_tls", "bound"),
+    [
+        (OPTIONS, [], [], []),
+        # no password travels in clear; -PLUS is for those who can bind to their TLS connection
+        (TRUSTED, ["STARTTLS"], ["AUTH SCRAM-SHA-256 PLAIN"], ["AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN"]),
+        (
+            replace(TRUSTED, auth_in_clear=True, starttls=False),
+            ["AUTH SCRAM-SHA-256 PLAIN"],
+            ["AUTH SCRAM-SHA-256 PLAIN"],
+            ["AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 PLAIN"],
+        ),
+        # nothing is left to offer where there is no binding
+        (replace(OPTIONS, mechanisms=("SCRAM-SHA-256-PLUS",)), [], [], ["AUTH SCRAM-SHA-256-PLUS"]),
+    ],
+)
+def test_what_is_offered_before_tls_and_within(
+    options: ServerOptions, in_clear: list[str], within_tls: list[str], bound: list[str]
+) -> None:
+    assert trust(options, Security.CLEAR) == in_clear
+    assert trust(options, Security.TLS) == within_tls
+    assert trust(options, Security.BOUND) == bound
+
+
+def test_dialects_of_one_listener_know_each_other() -> None:
+    clear = Dialect(TRUSTED, without("HELP"), added_verbs=["XPING"], removed_verbs=["TURN"])
+    secured = clear.at(Security.TLS)
+    assert secured.at(Security.CLEAR) is clear
+    assert secured.at(Security.BOUND) is clear.at(Security.BOUND)
+    assert "XPING" in secured.verbs
+    assert not secured.verbs & {"HELP", "TURN"}
+
+
+@pytest.mark.parametrize(
+    ("options", "security", "locked", "locked_until_auth"),
+    [
+        (OPTIONS, Security.CLEAR, {}, {}),
+        (TRUSTED, Security.CLEAR, {"AUTH": AUTH_NEEDS_TLS}, {"AUTH": AUTH_NEEDS_TLS}),
+        (TRUSTED, Security.TLS, {"STARTTLS": TLS_ALREADY}, {"STARTTLS": TLS_ALREADY}),
+        (replace(TRUSTED, auth_in_clear=True), Security.CLEAR, {}, {}),
+    ],
+)
+def test_what_has_its_time(
+    options: ServerOptions, security: Security, locked: object, locked_until_auth: object
+) -> None:
+    dialect = Dialect(options).at(security)
+    assert dialect.locked == locked
+    assert dialect.locked_until_auth == locked_until_auth
+
+
+def test_before_tls_that_is_required() -> None:
+    # RFC 3207 §4: 530 "to every command other than NOOP, EHLO, STARTTLS, or QUIT"
+    dialect = Dialect(replace(TRUSTED, requires_tls=True))
+    assert dialect.verbs - set(dialect.locked) == {"NOOP", "EHLO", "STARTTLS", "QUIT"}
+    assert dialect.locked["MAIL"] == TLS_FIRST
+    assert dialect.locked["AUTH"] == AUTH_NEEDS_TLS
+    assert dialect.at(Security.TLS).locked == {"STARTTLS": TLS_ALREADY}
+    assert dialect.help.text == "Commands: EHLO NOOP QUIT STARTTLS"
+
+
+def test_before_auth_that_is_required() -> None:
+    dialect = Dialect(replace(TRUSTED, requires_auth=True)).at(Security.TLS)
+    assert dialect.locked == {"STARTTLS": TLS_ALREADY}
+    assert dialect.locked_until_auth["MAIL"] == AUTH_REQUIRED
+    # RFC 4954 §6: 530 to "any command other than AUTH, EHLO, HELO, NOOP, RSET, or QUIT"; HELP helps
+    unlocked = dialect.verbs - set(dialect.locked_until_auth)
+    assert unlocked == {"AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "HELP"}
+    # and STARTTLS may come before
+    assert "STARTTLS" not in Dialect(replace(TRUSTED, requires_auth=True)).locked_until_auth
+
+
+@pytest.mark.parametrize(
+    ("value", "is_taken"),
+    [("<>", True), ("alice+40example.com", True), ("alice@example.com", True), ("a=b", False), ("a+4g", False)],
+)
+def test_auth_parameter_of_mail_is_xtext(value: str, is_taken: bool) -> None:
+    dialect = Dialect(TRUSTED).at(Security.TLS)
+    assert bool(dialect.mail_parameters["AUTH"].fullmatch(value)) is is_taken
+    assert dialect.line_limit == Dialect(OPTIONS).line_limit + 500

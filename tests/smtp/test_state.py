@@ -18,6 +18,8 @@ COMMAND_STATES = [
     State.CHUNKS,
     State.CHUNKS_FAILED,
 ]
+#: verbs of extensions that have an order of their own
+EXTENSION_VERBS = {"BDAT", "XFORWARD", "AUTH", "STARTTLS"}
 #: verb -> the cause that its acceptance is
 CAUSES = {
     "HELO": Cause.HELLO,
@@ -27,6 +29,8 @@ CAUSES = {
     "DATA": Cause.DATA,
     "BDAT": Cause.BDAT,
     "RSET": Cause.RSET,
+    "STARTTLS": Cause.STARTTLS,
+    "AUTH": Cause.CHALLENGE,
     "QUIT": Cause.CLOSE,
 }
 #: Where acceptance moves nothing, and that is meant.
@@ -51,6 +55,8 @@ RCPT    503     503   503   .      .         503    503
 DATA    503     503   503   554    .         503    503
 BDAT    503     503   503   554    .         .      503
 XFORWARD 503    503   .     503    503       503    503
+STARTTLS 503    .     .     .      .         503    503
+AUTH    503     503   .     503    503       503    503
 RSET    503     .     .     .      .         .      .
 NOOP    503     .     .     .      .         .      .
 VRFY    503     .     .     .      .         .      .
@@ -86,8 +92,8 @@ def test_what_is_in_order_leads_somewhere(verb: str, state: State) -> None:
 
 def test_tables_know_every_name() -> None:
     assert set(NEXT) == set(Cause)
-    assert set(REFUSALS) <= {*BASE_VERBS, "BDAT", "XFORWARD"}
-    assert set(CAUSES) <= set(BASE_VERBS) | {"BDAT"}
+    assert set(REFUSALS) <= {*BASE_VERBS, *EXTENSION_VERBS}
+    assert set(CAUSES) <= {*BASE_VERBS, *EXTENSION_VERBS}
 
 
 def reachable() -> dict[State, set[State]]:
