@@ -21,7 +21,9 @@ from smtpmaild.config.coverage import hidden_rules
 from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake, Severity, did_you_mean, in_order
 from smtpmaild.config.models import Config
+from smtpmaild.config.rights import rights_of
 from smtpmaild.config.rules import RelayRule
+from smtpmaild.config.salvage import NOTHING_BROKEN, Broken
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
 from smtpmaild.config.yaml_nodes import Loc
 from smtpmaild.sink.builtin import writable
@@ -40,9 +42,17 @@ class Finding:
 Findings = Iterator[Finding]
 
 
-def check(config: Config) -> list[Mistake]:
-    """Every finding about a configuration, in the order of the file."""
-    return in_order(_placed(config, finding) for examine in _CHECKS for finding in examine(config))
+def check(config: Config, broken: Broken = NOTHING_BROKEN) -> list[Mistake]:
+    """Every finding about a configuration, in the order of the file. broken: what of it only stands in for the file."""
+    checks = (examine for examine in _CHECKS if all(map(broken.spares, _NEEDS.get(examine, ()))))
+    findings = (finding for examine in checks for finding in examine(config))
+    return in_order(_placed(config, one) for one in findings if not _is_known(config, broken, one))
+
+
+def _is_known(config: Config, broken: Broken, finding: Finding) -> bool:
+    """True where the file has a mistake already, from which this one may only follow."""
+    document = config.document
+    return broken.covers(finding.loc) or (document is not None and document.is_broken(finding.loc))
 
 
 def _placed(config: Config, finding: Finding) -> Mistake:
@@ -215,9 +225,14 @@ def _catch_alls(config: Config) -> Findings:
 
 
 def _postmaster(config: Config) -> Findings:
-    if config.postmaster is not None:
+    if config.postmaster is None:
+        return
+    if config.local_domains:
         names = LocalNames(config.local_domains, config.postmaster)
         yield from _target(names, ("postmaster",), config.postmaster, "")
+    else:
+        message = "there are no local domains: nobody's mail for postmaster is accepted"
+        yield Finding(("postmaster",), message, "warning", of_key=True)
 
 
 def _hidden_mailboxes(config: Config) -> Findings:
@@ -313,8 +328,11 @@ def _is_public(address: ListenAddress) -> bool:
 
 
 def _paths(config: Config) -> Findings:
-    for name, store in config.deliver_to.items():
-        if problem := writable(store):
+    """Stores are made and written by who serves, sockets (below) by who starts the daemon."""
+    with rights_of(config.user, config.group):
+        problems = {name: writable(store) for name, store in config.deliver_to.items()}
+    for name, problem in problems.items():
+        if problem:
             yield Finding(("deliver_to", name, "path"), problem, "warning")
 
 
@@ -376,3 +394,16 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _socket_folders,
     _accounts,
 )
+#: Which sections a check must know as a whole, because it concludes something from what they do not say; with `.*`
+#: from what no entry of them says.
+_NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
+    _accepts_something: ("local_domains.*", "relay_rules.*"),
+    _stores: ("deliver_to",),
+    _unused_stores: ("local_domains.*", "relay_rules.*"),
+    _aliases: ("local_domains",),
+    _catch_alls: ("local_domains",),
+    _circles: ("local_domains",),
+    _postmaster: ("local_domains",),
+    _rule_listeners: ("listeners",),
+    _relaying: ("relays",),
+}

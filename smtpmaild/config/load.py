@@ -1,7 +1,7 @@
 """Reads the file: text to nodes, nodes to models, models checked. Every mistake on the way becomes one ConfigError.
 
-The file is read once. What the YAML says and what the models say is collected together; the checks of meaning
-(check.py) come when the models could be built, as they ask about names that must be there.
+The file is read once. What the YAML says, what the models say and what the checks of meaning say (check.py) is
+collected together; where the models refused something, the checks get a stand-in for it (salvage.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from smtpmaild.config.mistakes import ConfigError, Mistake
 from smtpmaild.config.models import Config
 from smtpmaild.config.names import domain_pattern, mailbox_name
 from smtpmaild.config.paths import Surroundings
+from smtpmaild.config.salvage import NOTHING_BROKEN, Broken, mend
 from smtpmaild.config.schema import config_schema
 from smtpmaild.config.wording import Wording
 from smtpmaild.config.yaml_nodes import Document, Loc, MappingNode, process_environment
@@ -35,9 +36,15 @@ def load_text(text: str, path: str, environment: Mapping[str, str] | None = None
     """The configuration in a text, as if it stood in the file `path`."""
     variables = process_environment() if environment is None else environment
     document = Document(path, text, variables)
-    config = _validated(document, Surroundings(_directory(path), variables.get("CREDENTIALS_DIRECTORY", "")))
-    found = check(config)
-    if any(mistake.is_error for mistake in found):
+    if not isinstance(document.root, MappingNode):
+        raise ConfigError(document.mistakes or [_no_mapping(document)])
+    context = Surroundings(_directory(path), variables.get("CREDENTIALS_DIRECTORY", ""))
+    config, broken, mistakes = _validated(document, context)
+    found = [*document.mistakes, *mistakes, *_normalise_keys(document)]
+    if config is not None:
+        config._document = document
+        found += check(config, broken)
+    if config is None or any(mistake.is_error for mistake in found):
         raise ConfigError(found)
     config._warnings = tuple(found)
     return config
@@ -65,21 +72,27 @@ def _directory(path: str) -> str:
     return os.path.dirname(os.path.abspath(path))
 
 
-def _validated(document: Document, context: Surroundings) -> Config:
-    """The models, or a ConfigError with what is wrong with the YAML and with the models, together."""
-    if not isinstance(document.root, MappingNode):
-        raise ConfigError(document.mistakes or [_no_mapping(document)])
-    try:
-        config = Config.model_validate(document.value(), context=context)
-    except ValidationError as error:
+def _validated(document: Document, context: Surroundings) -> tuple[Config | None, Broken, list[Mistake]]:
+    """The models, with what of them only stands in for the file, and every mistake that they found.
+
+    None: so little of the file makes sense that nothing can be said of its meaning.
+    """
+    value = document.value()
+    assert isinstance(value, dict)
+    broken = NOTHING_BROKEN
+    mistakes: list[Mistake] = []
+    while True:
+        try:
+            return Config.model_validate(value, context=context), broken, mistakes
+        except ValidationError as error:
+            details = error.errors(include_url=False)
         wording = Wording(document, config_schema())
-        explained = (wording.mistake(detail) for detail in error.errors(include_url=False))
-        raise ConfigError([*document.mistakes, *(mistake for mistake in explained if mistake)]) from None
-    repeated = list(_normalise_keys(document))
-    if document.mistakes or repeated:
-        raise ConfigError([*document.mistakes, *repeated])
-    config._document = document
-    return config
+        mistakes += [mistake for detail in details if (mistake := wording.mistake(detail))]
+        # Each turn replaces what the last one did not know of; what is replaced already cannot be mended again.
+        newly = mend(value, [detail["loc"] for detail in details])
+        if newly.parts <= broken.parts:
+            return None, broken, mistakes
+        broken = broken.joined(newly)
 
 
 def _no_mapping(document: Document) -> Mistake:
@@ -92,21 +105,22 @@ def _normalise_keys(document: Document) -> Iterator[Mistake]:
     """Let the document find domains and aliases by the names the models have; two keys for one name are a mistake."""
     yield from _normalise(document, ("local_domains",), domain_pattern)
     _, domains = document.find(("local_domains",))
-    assert isinstance(domains, MappingNode)
-    for name in domains.entries if domains is not document.root else ():
-        loc = ("local_domains", name, "aliases")
-        if document.has(loc):
-            yield from _normalise(document, loc, mailbox_name)
+    for name in domains.entries if isinstance(domains, MappingNode) and domains is not document.root else ():
+        yield from _normalise(document, ("local_domains", name, "aliases"), mailbox_name)
 
 
 def _normalise(document: Document, loc: Loc, normal: Callable[[str], str]) -> Iterator[Mistake]:
     if not document.has(loc):
         return
     _, mapping = document.find(loc)
-    assert isinstance(mapping, MappingNode)
+    if not isinstance(mapping, MappingNode):
+        return
     seen: dict[str, int] = {}
     for raw, (key, _) in mapping.entries.items():
-        name = normal(raw)
+        try:
+            name = normal(raw)
+        except ValueError:  # the models have said so
+            continue
         if name in seen:
             yield document.mistake(key.place, f"'{raw}' is given twice, the first time in line {seen[name]}")
         seen.setdefault(name, key.place.line)
