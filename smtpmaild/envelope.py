@@ -90,7 +90,8 @@ class Session:
     talked_early: input came before the banner was sent.  decided_by: the policy or rule that gave the last verdict,
     for the log.  tls: None in clear text.  user: who signed in, "" for nobody.  proxy: who is at the other end of the
     connection where `peer` is the client behind it.  client_name: the peer's name in the DNS, checked both ways, ""
-    where it has none or nobody asked.
+    where it has none or nobody asked.  proxy_facts: what the proxy said besides, for the log.  is_probe: it is the
+    proxy itself, checking whether we are there.
     """
 
     session_id: str
@@ -107,6 +108,8 @@ class Session:
     user: str = ""
     proxy: Peer | None = None
     client_name: str = ""
+    proxy_facts: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
+    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -503,15 +503,30 @@ class Receiver:
             size=size,
             reply=str(reply),
             decided_by=self.session.decided_by,
-            **self._forwarded_facts(),
+            **self._client_facts(),
             **self._trust_facts(),
             seconds=round(time.time() - envelope.received_at, 4),
         )
         self._transaction = self._reception = None
+        self.forwarded = _NOTHING
 
-    def _forwarded_facts(self) -> Mapping[str, Mapping[str, str | None]]:
-        """What the proxy said of the original client, for the log; `peer` stays the proxy."""
-        return {"forwarded": dict(self.forwarded)} if self.forwarded else _NOTHING_FORWARDED
+    def _client_facts(self) -> Mapping[str, object]:
+        """What is known of the client besides its address, for the log; of most clients nothing.
+
+        client_name: from the DNS.  proxy: who told us the address, and under `proxied` what else it told.  forwarded:
+        what XFORWARD said of the client before this one; `peer` stays who sent it.
+        """
+        session = self.session
+        if session.proxy is None and not session.client_name and not self.forwarded:
+            return _NO_FACTS
+        facts: dict[str, object] = {"client_name": session.client_name} if session.client_name else {}
+        if session.proxy is not None:
+            facts["proxy"] = str(session.proxy)
+        if session.proxy_facts:
+            facts["proxied"] = dict(session.proxy_facts)
+        if self.forwarded:
+            facts["forwarded"] = dict(self.forwarded)
+        return facts
 
     def _trust_facts(self) -> Mapping[str, str]:
         """How we know the client, for the log; nothing of it for most."""
@@ -547,24 +562,29 @@ class Receiver:
         self._cancel_exchange()
         self._resume = _nobody  # who waited for us; it holds us, and we would hold it until the collector comes
         session = self.session
+        # A proxy looks every few seconds whether we are there; that is no news as long as all is well.
+        if not session.is_probe or session.messages or self._refusals or refused:
+            self._log_session(session, reason, refused)
+        steps = self.chain.by_event.get(Moment.STOP_SESSION)
+        answer = self.chain.ask(steps, session, session, reason) if steps else None
+        return None if answer is None or isinstance(answer, Reply) else answer
+
+    def _log_session(self, session: Session, reason: str, refused: Sequence[tuple[str, Reply]]) -> None:
         self.service.log.info(
             "session_closed",
             session_id=session.session_id,
             listener=session.listener,
             peer=str(session.peer),
+            **self._client_facts(),
             helo=session.hello,
             messages=session.messages,
             refused_recipients=session.refused_recipients,
             refusals=self._refusals,
             **({"refused_commands": [f"{line}: {reply}" for line, reply in refused]} if refused else {}),
-            **self._forwarded_facts(),
             **self._trust_facts(),
             reason=reason,
             seconds=round(time.time() - self._started_at, 4),
         )
-        steps = self.chain.by_event.get(Moment.STOP_SESSION)
-        answer = self.chain.ask(steps, session, session, reason) if steps else None
-        return None if answer is None or isinstance(answer, Reply) else answer
 
     def shaped(self, event: Event, reply: Reply) -> Reply:
         """The reply as extensions want it."""
@@ -598,6 +618,7 @@ class Receiver:
         if self._reception is not None:
             self._reception.abort()
         self._transaction = self._reception = None
+        self.forwarded = _NOTHING  # it was said of this transaction (Postfix's XFORWARD_README)
 
     def _note_refusal(self, command: str, argument: str, reply: Reply) -> Reply:
         self.session.refused_recipients += command == "RCPT"
@@ -606,6 +627,8 @@ class Receiver:
             note = {"command": command, "argument": argument, "reply": str(reply), "rule": rule}
             if self._transaction is not None:
                 note["reverse_path"] = self._transaction.envelope.reverse_path.text
+            if self.forwarded:
+                note["forwarded_for"] = self.forwarded.get("addr") or "unknown"
             self._refusals.append(note)
         return reply
 
@@ -646,7 +669,6 @@ def _or_success(verdict: Verdict, event: Connected | LineTooLong) -> Result:
 
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 _NOTHING: Mapping[str, str | None] = MappingProxyType({})
-_NOTHING_FORWARDED: Mapping[str, Mapping[str, str | None]] = MappingProxyType({})
 _BODY_TYPES: Mapping[str, BodyType] = {body.value: body for body in BodyType}
 _VERBS_WITH_ARGUMENT = frozenset(("VRFY", "EXPN", "HELP"))
 _MOMENTS: Mapping[str, Moment] = {moment.value: moment for moment in Moment}

@@ -615,15 +615,60 @@ def test_without_effect_only_the_reply_happens() -> None:
 # Other events
 
 
+MESSAGE = (mail(), rcpt(), DATA, Body(b"text"), end(4))
+
+
 def test_forwarded_attributes_add_up_and_are_logged() -> None:
     it = desk()
-    assert it.say(XForward({"NAME": "x.example", "ADDR": "198.51.100.1"})) == replies.XFORWARD_OK
-    it.say(XForward({"ADDR": None}))
-    assert it.receiver.forwarded == {"NAME": "x.example", "ADDR": None}
+    assert it.says(EHLO, XForward({"name": "x.example", "addr": "198.51.100.1"}))[-1] == replies.XFORWARD_OK
+    it.say(XForward({"addr": None}))
+    assert it.receiver.forwarded == {"name": "x.example", "addr": None}
+    it.says(*MESSAGE)
+    assert it.log.only("message_accepted")["forwarded"] == {"name": "x.example", "addr": None}
+
+
+def test_forwarded_attributes_end_with_their_transaction() -> None:
+    """XFORWARD_README: they are reset at the end of the next MAIL transaction, by DOT or RSET."""
+    it = desk()
+    it.says(EHLO, XForward({"addr": "198.51.100.1"}), *MESSAGE)
+    assert it.receiver.forwarded == {}
+    it.says(XForward({"addr": "198.51.100.1"}), RSET, *MESSAGE)
+    assert "forwarded" not in it.log.named("message_accepted")[1]
+
+
+def test_refusals_name_whom_the_mail_was_forwarded_for() -> None:
+    it = desk()
+    it.says(EHLO, XForward({"addr": "198.51.100.1"}), mail(), rcpt("a@refused.example"), RSET)
+    it.says(XForward({"name": "x"}), mail(), rcpt("a@refused.example"))
+    it.receiver.stop("")
+    refusals = it.log.only("session_closed")["refusals"]
+    assert [refusal["forwarded_for"] for refusal in refusals] == ["198.51.100.1", "unknown"]
+
+
+def test_what_a_proxy_told_is_logged() -> None:
+    it = desk()
+    it.session.proxy = Peer("192.0.2.8", 4711)
+    it.session.proxy_facts = {"authority": "mx.example"}
+    it.session.client_name = "client.example"
     it.send(b"text")
     it.receiver.stop("")
-    for fact in ("message_accepted", "session_closed"):
-        assert it.log.only(fact)["forwarded"] == {"NAME": "x.example", "ADDR": None}
+    for event in ("message_accepted", "session_closed"):
+        facts = it.log.only(event)
+        assert facts["proxy"] == "192.0.2.8:4711"
+        assert facts["proxied"] == {"authority": "mx.example"}
+        assert facts["client_name"] == "client.example"
+
+
+@pytest.mark.parametrize(
+    ("events", "is_news"),
+    [([HELO], False), ([HELO, mail(), rcpt("a@refused.example")], True), ([EHLO, *MESSAGE], True)],
+)
+def test_probe_of_a_proxy_is_no_news(events: list[Event], is_news: bool) -> None:
+    it = desk()
+    it.session.is_probe = True
+    it.says(*events)
+    it.receiver.stop("")
+    assert bool(it.log.named("session_closed")) == is_news
 
 
 def test_refused_attributes_are_not_kept() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from smtpmaild.dialogue import Dialogue
 from smtpmaild.envelope import IpAddress, Peer
+from smtpmaild.server.proxy_protocol import Header
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.reply import Reply
 
@@ -60,12 +61,20 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.open(cast("asyncio.Transport", transport), peer_of(transport))  # uvloop's do not inherit from it
 
-    def open(self, transport: asyncio.Transport, peer: Peer) -> None:
-        """Begin the session of this client: count it, and greet it unless it is one too many."""
+    def open(
+        self, transport: asyncio.Transport, peer: Peer, proxy: Peer | None = None, header: Header | None = None
+    ) -> None:
+        """Begin the session of this client: count it, and greet it unless it is one too many.
+
+        proxy, header: who told us of the client, and what.
+        """
         listener, door = self._listener, self._door
         self._transport = transport
         self._ip = peer.ip
         self._dialogue = Dialogue(door.service_for(peer), peer, self._spawn, self._changed)
+        if header is not None:
+            session = self._dialogue.receiver.session
+            session.proxy, session.is_probe, session.proxy_facts = proxy, header.is_probe, header.facts
         now = listener.loop.time()
         if door.timeouts.session:
             self._ends_at = now + door.timeouts.session

@@ -20,17 +20,19 @@ from smtpmaild.envelope import IpAddress, Peer
 from smtpmaild.receiver import Service
 from smtpmaild.server.connection import Connection
 from smtpmaild.server.counts import WorkerCounts
+from smtpmaild.server.preface import Preface
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """In seconds. greeting: for the first command.  command: for each further one.  data_block: for the next piece of
-    a body.  session: for all of it, 0 for no limit."""
+    a body.  session: for all of it, 0 for no limit.  proxy_header: for the PROXY header, where there is one."""
 
     greeting: float = 300.0
     command: float = 300.0
     data_block: float = 180.0
     session: float = 0.0
+    proxy_header: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Door:
 
     service: for everybody.  trusted_service: for peers in trusted_networks, who are offered XFORWARD.
     greeting_delay: seconds before the banner.  body_rate: the slowest a body may come, bytes a second, 0 for any.
+    trusted_proxies: whose connections begin with a PROXY header, and nobody else's come in; None: no PROXY protocol.
     """
 
     service: Service
@@ -57,6 +60,7 @@ class Door:
     limits: ConnectionLimits = ConnectionLimits()
     greeting_delay: float = 0.0
     body_rate: int = 0
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +73,11 @@ class Door:
             return self.service
         ip = peer.ip
         return self.trusted_service if ip and any(ip in net for net in self.trusted_networks) else self.service
+
+    def trusts(self, proxy: Peer) -> bool:
+        """May it tell us who its client is? Who can connect to a Unix socket has the permission of the file."""
+        ip = proxy.ip
+        return ip is None or any(ip in network for network in self.trusted_proxies or ())
 
     def has_room(self, counts: WorkerCounts, ip: IpAddress | None) -> bool:
         """Count a connection that has come in; False if it is one too many (it is counted all the same)."""
@@ -127,13 +136,14 @@ class Listener:
         self.counts = counts
         self.room = room
         self.loop = loop
-        self.connections: set[Connection] = set()
+        self.connections: set[Connection | Preface] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         # One buffer for all connections: what is read is copied out before the loop turns to the next one.
         self.buffer = memoryview(bytearray(_READ_SIZE))
         self._on_empty = on_empty
         self._ears: list[_Ear] = []
         self._is_draining = False
+        self._protocol = Connection if door.trusted_proxies is None else Preface
 
     async def open(self, sock: socket.socket, backlog: int) -> None:
         """Accept connections from a listening socket, TCP or Unix, until close(). The socket stays the caller's."""
@@ -149,8 +159,8 @@ class Listener:
             server = await self.loop.create_server(self._accept, sock=duplicate, backlog=backlog)
         return _Ear(sock, backlog, duplicate, server)
 
-    def _accept(self) -> Connection:
-        return Connection(self)
+    def _accept(self) -> Connection | Preface:
+        return self._protocol(self)
 
     def close(self) -> None:
         """Accept no more; the connections that are there stay."""
@@ -170,7 +180,7 @@ class Listener:
             self._ears[index] = await self._listen(ear.sock, ear.backlog)
         return len(deaf)
 
-    def welcome(self, connection: Connection, ip: IpAddress | None) -> bool:
+    def welcome(self, connection: Connection | Preface, ip: IpAddress | None) -> bool:
         """A connection has come in; False if it is one too many (it is there all the same, until forget())."""
         self.connections.add(connection)
         self.room.taken += 1
@@ -178,7 +188,7 @@ class Listener:
             connection.drain()
         return self.door.has_room(self.counts, ip) and self.room.taken <= self.room.limit
 
-    def forget(self, connection: Connection, ip: IpAddress | None) -> None:
+    def forget(self, connection: Connection | Preface, ip: IpAddress | None) -> None:
         """The connection is gone."""
         self.connections.discard(connection)
         self.room.taken -= 1

@@ -1,0 +1,279 @@
+"""Connections that begin with a PROXY header, over real sockets: who is greeted, as whom, and who is not."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from headers import header_v2, tlv
+from house import Facts, Guest, MemorySink, listening, make_door, run_loop, until
+
+from smtpmaild.envelope import Peer, Session
+from smtpmaild.policy import Answer, Policy
+from smtpmaild.policy.early_talker import EarlyTalker
+from smtpmaild.server.counts import Counts
+from smtpmaild.server.listener import ConnectionLimits, Listener, Room, Timeouts
+
+pytestmark = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+
+V1 = b"PROXY TCP4 198.51.100.7 192.0.2.25 4711 25\r\n"
+V2 = header_v2(
+    0x21, 0x21, ip_address("2001:db8::7").packed + ip_address("::1").packed + struct.pack("!HH", 4712, 25),
+    tlv(0x02, b"mx.example"),
+)  # fmt: skip
+LOCAL = header_v2(0x20, 0x00)
+LOOPBACK = (ip_network("127.0.0.0/8"),)
+
+
+class Seen(Policy):
+    """Remembers who was there when the banner was due."""
+
+    name = "seen"
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+
+    def connect(self, session: Session) -> Answer:
+        self.sessions.append(session)
+        return None
+
+
+class House:
+    """A door behind a proxy, its store and its log."""
+
+    def __init__(self, **door: Any) -> None:
+        self.sink = MemorySink()
+        self.log = Facts()
+        self.seen = Seen()
+        door.setdefault("trusted_proxies", LOOPBACK)
+        policies = (self.seen, *door.pop("policies", ()))
+        self.door = make_door(self.sink, self.log, policies=policies, **door)
+
+    @asynccontextmanager
+    async def guest(self, header: bytes, **listening_options: Any) -> AsyncIterator[tuple[Listener, Guest]]:
+        async with listening(self.door, **listening_options) as (listener, address), Guest.connected(address) as guest:
+            guest.writer.write(header)
+            yield listener, guest
+
+    @property
+    def causes(self) -> list[object]:
+        return [facts["cause"] for facts in self.log.named("proxy_refused")]
+
+
+@pytest.mark.parametrize(
+    ("header", "client"),
+    [(V1, Peer("198.51.100.7", 4711)), (V2, Peer("2001:db8::7", 4712)), (header_v2(0x21, 0x31, bytes(216)), Peer(""))],
+    ids=["v1", "v2", "unix"],
+)  # fmt: skip
+def test_client_is_who_the_proxy_says(loop: str, header: bytes, client: Peer) -> None:
+    async def go() -> None:
+        house = House()
+        async with house.guest(header) as (_, guest):
+            await guest.greet()
+            await guest.begin_message()
+            assert (await guest.ask("x\r\n."))[:3] == "250"
+            proxy = guest.writer.get_extra_info("sockname")
+            assert (await guest.ask("QUIT"))[:3] == "221"
+        (session,) = house.seen.sessions
+        assert session.peer == client
+        assert session.proxy == Peer(*proxy)
+        (closed,) = house.log.named("session_closed")
+        assert (closed["peer"], closed["proxy"]) == (str(client), str(Peer(*proxy)))
+        assert closed.get("proxied") == ({"authority": "mx.example"} if header is V2 else None)
+        (message,) = house.sink.messages
+        assert (f"{client.host}])".encode() in message) == bool(client.host)
+
+    run_loop(go(), loop)
+
+
+@pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
+@pytest.mark.parametrize("behind", [b"", b"NOOP\r\nQUIT\r\n"], ids=["alone", "input behind"])
+def test_header_may_come_in_pieces(loop: str, header: bytes, behind: bytes) -> None:
+    async def go() -> None:
+        house = House()
+        async with house.guest(b"") as (_, guest):
+            for octet in header + behind:
+                guest.writer.write(bytes([octet]))
+                await asyncio.sleep(0)
+            assert (await guest.reply())[:3] == "220"
+            if behind:
+                assert [(await guest.reply())[:3] for _ in range(2)] == ["250", "221"]
+        assert house.causes == []
+
+    run_loop(go(), loop)
+
+
+def test_what_stands_behind_the_header_is_the_client_s(loop: str) -> None:
+    async def go() -> None:
+        house = House(greeting_delay=0.05, policies=[EarlyTalker()])
+        async with house.guest(V2 + b"EHLO x\r\n") as (_, guest):
+            assert (await guest.reply())[:3] == "554"
+        assert house.seen.sessions[0].talked_early
+
+    run_loop(go(), loop)
+
+
+def test_header_itself_is_no_early_talk(loop: str) -> None:
+    async def go() -> None:
+        house = House(greeting_delay=0.05, policies=[EarlyTalker()])
+        async with house.guest(V1) as (_, guest):
+            await guest.greet()
+
+    run_loop(go(), loop)
+
+
+def test_stranger_is_not_listened_to(loop: str) -> None:
+    async def go() -> None:
+        house = House(trusted_proxies=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")))
+        async with house.guest(V1) as (listener, guest):
+            assert await at_end(guest) == b""
+            await until(lambda: not listener.connections)
+        assert house.causes == ["it is not one of trusted_proxies"]
+        assert house.seen.sessions == []
+
+    run_loop(go(), loop)
+
+
+@pytest.mark.parametrize(
+    ("sent", "cause"),
+    [
+        (b"EHLO client.example\r\n", "there is no PROXY header"),
+        (V1[:-2] + b"\n", "a header of version 1 that ends in LF alone"),
+        (header_v2(0x21, 0x12, bytes(12)), "family and transport are 0x12"),
+    ],
+    ids=["missing", "v1", "v2"],
+)
+def test_malformed_header_gets_no_banner(loop: str, sent: bytes, cause: str) -> None:
+    async def go() -> None:
+        house = House()
+        async with house.guest(sent) as (listener, guest):
+            assert await at_end(guest) == b""
+            await until(lambda: not listener.connections)
+            assert (listener.room.taken, listener.counts.enter(None).total) == (0, 1)
+        assert house.causes == [cause]
+        assert house.seen.sessions == []
+
+    run_loop(go(), loop)
+
+
+@pytest.mark.parametrize(
+    ("sent", "cause"),
+    [(b"", "no PROXY header came"), (V1[:20], "the PROXY header was not complete in time")],
+    ids=["silent", "slow"],
+)
+def test_slow_header_gets_no_banner(loop: str, sent: bytes, cause: str) -> None:
+    async def go() -> None:
+        house = House(timeouts=Timeouts(proxy_header=0.05))
+        async with house.guest(sent) as (_, guest):
+            assert await at_end(guest) == b""
+        assert house.causes == [cause]
+
+    run_loop(go(), loop)
+
+
+@pytest.mark.parametrize(("sent", "causes"), [(b"", []), (V1[:20], ["the connection ended within the PROXY header"])])
+def test_proxy_that_goes_again(loop: str, sent: bytes, causes: list[str]) -> None:
+    """A plain TCP check of the proxy says nothing at all; that is no news."""
+
+    async def go() -> None:
+        house = House()
+        async with house.guest(sent) as (listener, guest):
+            await until(lambda: listener.connections)
+            guest.writer.write_eof()
+            assert await at_end(guest) == b""
+            await until(lambda: not listener.connections)
+        assert (
+            house.log.all == [("proxy_refused", house.log.named("proxy_refused")[0])] if causes else not house.log.all
+        )
+        assert house.causes == causes
+
+    run_loop(go(), loop)
+
+
+@pytest.mark.parametrize("header", [LOCAL, b"PROXY UNKNOWN\r\n"], ids=["v2", "v1"])
+@pytest.mark.parametrize("lines", [(), ("QUIT",), ("HELO x", "QUIT")], ids=len)
+def test_health_check_is_quiet(loop: str, header: bytes, lines: tuple[str, ...]) -> None:
+    async def go() -> None:
+        house = House()
+        async with house.guest(header) as (listener, guest):
+            assert (await guest.reply())[:3] == "220"
+            for line in lines:
+                await guest.ask(line)
+            guest.writer.write_eof()
+            await until(lambda: not listener.connections)
+        assert house.log.all == []
+        assert house.seen.sessions[0].peer == house.seen.sessions[0].proxy
+        assert house.seen.sessions[0].peer.host == "127.0.0.1"
+
+    run_loop(go(), loop)
+
+
+def test_limits_count_the_client_and_not_the_proxy(loop: str) -> None:
+    async def go() -> None:
+        house = House(limits=ConnectionLimits(per_address=1))
+        other = V1.replace(b".7 ", b".8 ")
+        async with listening(house.door) as (listener, address), AsyncExitStack() as stack:
+            replies = []
+            for header in (V1, other, V1):
+                guest = await stack.enter_async_context(Guest.connected(address))
+                guest.writer.write(header)
+                replies.append((await guest.reply())[:3])
+            assert replies == ["220", "220", "421"]
+            listener.kill()
+            await until(lambda: not listener.connections)
+            assert listener.counts.enter(ip_address("198.51.100.7")).address == 1
+
+    run_loop(go(), loop)
+
+
+def test_connections_without_a_header_count_as_well(loop: str) -> None:
+    async def go() -> None:
+        house = House(limits=ConnectionLimits(total=1))
+        async with listening(house.door, counts=Counts(1)) as (listener, address):
+            async with Guest.connected(address) as one, Guest.connected(address) as two:
+                await until(lambda: house.causes)
+                assert house.causes == ["there are too many connections"]
+                assert await at_end(two) == b""
+                one.writer.write(V1)
+                assert (await one.reply())[:3] == "220"
+            await until(lambda: not listener.connections)
+
+    run_loop(go(), loop)
+
+
+def test_session_that_begins_while_draining_ends_at_its_first_command(loop: str) -> None:
+    async def go() -> None:
+        house = House()
+        async with house.guest(V1[:20]) as (listener, guest):
+            await until(lambda: listener.connections)
+            listener.drain()
+            guest.writer.write(V1[20:])
+            assert (await guest.reply())[:3] == "220"
+            assert (await guest.ask("NOOP"))[:3] == "421"
+
+    run_loop(go(), loop)
+
+
+def test_end_of_the_daemon_ends_who_has_not_said_anything(loop: str) -> None:
+    async def go() -> None:
+        house = House()
+        async with house.guest(V1[:20], room=Room(5)) as (listener, guest):
+            await until(lambda: listener.connections)
+            listener.abort()
+            assert await at_end(guest) == b""
+        assert house.causes == []
+
+    run_loop(go(), loop)
+
+
+async def at_end(guest: Guest) -> bytes:
+    """What came before the end of the connection; a reset is an end as well."""
+    try:
+        return await guest.reader.read()
+    except ConnectionError:
+        return b""
