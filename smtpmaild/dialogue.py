@@ -105,13 +105,20 @@ class Dialogue:
         if result.__class__ is Reply or isinstance(result, Reply):
             self.protocol.reply(self.receiver.shaped(self._event, result), effect=self.receiver.effect)
             if self.receiver.is_over:
-                self.protocol.close()
-                self.protocol.farewell = result
+                self._end(result)
         elif result is WAIT:
             self.is_busy = True
+        elif isinstance(result, tuple):
+            self.protocol.reply_each([self.receiver.shaped(self._event, reply) for reply in result])
+            if self.receiver.is_over:
+                self._end(result[-1])
         elif result is not None and not isinstance(result, Wait):
             self.is_busy = True
             self._spawn(self._await(result))
+
+    def _end(self, last: Reply) -> None:
+        self.protocol.close()
+        self.protocol.farewell = last
 
     async def _await(self, awaitable: Awaitable[Result]) -> None:
         try:
@@ -140,11 +147,11 @@ class Dialogue:
     def time_out(self) -> None:
         """The peer was silent, or slow, for too long."""
         result = self.receiver.timed_out()
-        if result is None or isinstance(result, Reply | Wait):
-            self._end_by_timeout(result)
-        else:
+        if isinstance(result, Awaitable):
             self.is_busy = True
             self._spawn(self._time_out_later(result))
+        else:
+            self._end_by_timeout(result)
 
     async def _time_out_later(self, awaitable: Awaitable[Result]) -> None:
         result = await awaitable

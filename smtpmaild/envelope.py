@@ -86,7 +86,7 @@ class Session:
     """One connection as policies see it.
 
     session_id: unique, in every log line of the session.  listener: its name in the config.  hostname: how we call
-    ourselves.  hello: the argument of HELO or EHLO, "" before it.  is_extended: the greeting was EHLO.
+    ourselves.  hello: the argument of HELO, EHLO or LHLO, "" before it.  is_extended: the greeting was not HELO.
     talked_early: input came before the banner was sent.  decided_by: the policy or rule that gave the last verdict,
     for the log.  tls: None in clear text.  user: who signed in, "" for nobody.  proxy: who is at the other end of the
     connection where `peer` is the client behind it.  client_name: the peer's name in the DNS, checked both ways, ""
@@ -161,7 +161,8 @@ class Envelope:
 
     queue_id: its name for the rest of its life.  protocol: for `with` in Received (RFC 3848): SMTP, ESMTPSA, ...
     declared_size: SIZE= of MAIL in bytes, 0 if not given.  received_at: seconds since the epoch, when MAIL came.
-    values: what extensions made of their parameters.  tls, user, proxy, client_name: as in Session.
+    values: what extensions made of their parameters.  is_lmtp: each recipient gets a reply of its own, so a store says
+    for each destination what came of it.  tls, user, proxy, client_name: as in Session.
     """
 
     queue_id: str
@@ -179,6 +180,7 @@ class Envelope:
     parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     recipients: list[Recipient] = field(default_factory=list)
     values: dict[str, object] = field(default_factory=dict)
+    is_lmtp: bool = False
     tls: Tls | None = None
     user: str = ""
     proxy: Peer | None = None

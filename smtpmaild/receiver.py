@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import binascii
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -59,8 +61,8 @@ class Wait(Enum):
 
 
 WAIT: Final = Wait.WAIT
-#: None: the event takes no reply (a piece of a body), go on.
-Result = Reply | Wait | None
+#: None: the event takes no reply (a piece of a body), go on.  A tuple: one reply for each recipient, under LMTP.
+Result = Reply | tuple[Reply, ...] | Wait | None
 #: (session, verb, reply) -> the reply to send instead: what an extension makes of it.
 ReplyFilter = Callable[[Session, str, Reply], Reply]
 
@@ -73,7 +75,8 @@ class Service:
     """What the sessions of one listener share; made by app.py or embedding/, never changed.
 
     verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
-    who knows the accounts; None where nobody can sign in.
+    who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data
+    about each recipient: the callbacks of a program, which has no stores.
     """
 
     listener: str
@@ -86,27 +89,30 @@ class Service:
     verbs: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
     filters: Mapping[str, Sequence[ReplyFilter]] = field(default_factory=dict)
     authenticator: Authenticator | None = None
+    recipient_steps: tuple[Step, ...] = ()
 
 
 @dataclass(slots=True)
 class _Reception:
     """A message while it is read and stored: from DATA to the reply to its end.
 
+    deliveries: with the names of their sinks.  troubles: under LMTP, sinks that could not take it from the beginning.
     refusal: a verdict on the way; the rest of the body is read and dropped.  refused_by: who gave it.  full:
-    deliveries that asked for a break.  outcomes: what the stores said so far.  answers_later: end of data was answered
-    with WAIT.
+    deliveries that asked for a break.  outcomes: what the stores said so far, by sink.  answers_later: end of data was
+    answered with WAIT.
     """
 
-    deliveries: list[Delivery]
+    deliveries: list[tuple[str, Delivery]]
     content: Content
+    troubles: Mapping[str, Reply]
     refusal: Reply | None = None
     refused_by: str = ""
     full: int = 0
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
     answers_later: bool = False
 
     def abort(self) -> None:
-        for delivery in self.deliveries:
+        for _, delivery in self.deliveries:
             delivery.abort()
         self.deliveries = []
         self.content.close()
@@ -202,12 +208,12 @@ class Receiver:
         session = self.session
         before, session.hello = session.hello, event.domain
         # A refused EHLO extends the session as well: the peer has shown what it speaks.
-        session.is_extended = session.is_extended or event.verb == "EHLO"
+        session.is_extended = session.is_extended or event.verb != "HELO"
 
         def decided(verdict: Verdict, event: Hello) -> Result:
             reply = verdict or event.success
             if reply.is_positive and self.effect:
-                session.is_extended = event.verb == "EHLO"
+                session.is_extended = event.verb != "HELO"
                 self._forget_transaction()
                 return reply
             session.hello = before
@@ -215,8 +221,7 @@ class Receiver:
                 self._note_refusal(event.verb, event.domain, reply)
             return reply
 
-        moment = Moment.EHLO if event.verb == "EHLO" else Moment.HELO
-        return self._ask(moment, decided, event, self.session)
+        return self._ask(_MOMENTS[event.verb], decided, event, self.session)
 
     def _command(self, event: Command) -> Result | Awaitable[Result]:
         steps = self.service.verbs.get(event.verb)
@@ -315,6 +320,7 @@ class Receiver:
         session = self.session
         parameters = event.parameters
         is_utf8 = "SMTPUTF8" in parameters
+        is_lmtp = self.service.dialect.is_lmtp
         envelope = Envelope(
             queue_id=queue_id.make(),
             session_id=session.session_id,
@@ -322,7 +328,7 @@ class Receiver:
             hostname=session.hostname,
             peer=session.peer,
             hello=session.hello,
-            protocol=_protocol(session, is_utf8=is_utf8),
+            protocol=_protocol(session, is_lmtp=is_lmtp, is_utf8=is_utf8),
             received_at=time.time(),
             reverse_path=event.reverse_path,
             body=_BODY_TYPES[parameters.get("BODY", "7BIT").upper()],
@@ -333,6 +339,7 @@ class Receiver:
             user=session.user,
             proxy=session.proxy,
             client_name=session.client_name,
+            is_lmtp=is_lmtp,
         )
         self._transaction = Transaction(session, envelope, parameters)
         return self._ask(Moment.MAIL, self._mail_decided, event, self._transaction)
@@ -376,31 +383,34 @@ class Receiver:
     def _data_decided(self, verdict: Verdict, event: Data) -> Result:
         if verdict is not None and not verdict.is_positive:
             return self._note_refusal("DATA", "", verdict)
-        by_sink = self._destinations_by_sink()
+        envelope = self._in_transaction().envelope
+        recipients: Collection[Recipient] = envelope.recipients
+        by_sink = _destinations_by_sink(recipients)
+        troubles: dict[str, Reply] = {}
         for name in by_sink:
             trouble = self.service.sinks[name].unhealthy()
             if trouble is not None:
+                troubles[name] = trouble
+        if troubles:
+            recipients = _without_trouble(recipients, troubles) if envelope.is_lmtp else ()
+            if not recipients:
+                name, trouble = next(iter(troubles.items()))
                 self.session.decided_by = f"deliver_to.{name}"
                 return self._note_refusal("DATA", "", trouble)
+            by_sink = _destinations_by_sink(recipients)
         if self.effect:
-            self._begin(by_sink)
+            self._begin(by_sink, troubles)
         # RFC 5321 §4.1.1.4: the client sends its message after 354 only, whatever word of praise a policy has.
         return verdict if verdict is not None and verdict.code == 354 else event.success
 
-    def _destinations_by_sink(self) -> dict[str, list[Destination]]:
-        by_sink: dict[str, list[Destination]] = {}
-        for recipient in self._in_transaction().envelope.recipients:
-            for destination in recipient.route.destinations:
-                by_sink.setdefault(destination.sink, []).append(destination)
-        return by_sink
-
-    def _begin(self, by_sink: Mapping[str, Sequence[Destination]]) -> None:
+    def _begin(self, by_sink: Mapping[str, Sequence[Destination]], troubles: Mapping[str, Reply]) -> None:
         envelope = self._in_transaction().envelope
         sinks = self.service.sinks
-        deliveries = [sinks[name].begin(envelope, to, self._drained) for name, to in by_sink.items()]
-        self._reception = _Reception(deliveries, Content(keep_body=self.chain.needs_body))
+        deliveries = [(name, sinks[name].begin(envelope, to, self._drained)) for name, to in by_sink.items()]
+        needs_body = self.chain.needs_body or bool(self.service.recipient_steps)
+        self._reception = _Reception(deliveries, Content(keep_body=needs_body), troubles)
         received = trace.received(envelope)
-        for delivery in deliveries:
+        for _, delivery in deliveries:
             delivery.write(received)
 
     def _body(self, event: Body) -> Result | Awaitable[Result]:
@@ -419,7 +429,7 @@ class Receiver:
         if not self.effect:
             return None
         reception.content.write(event.chunk)
-        for delivery in reception.deliveries:
+        for _, delivery in reception.deliveries:
             reception.full += not delivery.write(event.chunk)
         return WAIT if reception.full else None
 
@@ -438,7 +448,42 @@ class Receiver:
         if refusal is not None:
             self.session.decided_by = "" if event.failure else reception.refused_by
             return self._refuse_message(refusal, event.size)
+        if self.service.recipient_steps:
+            return self._ask_each(event)
         return self._ask(Moment.DATA, self._message_decided, event, self._in_transaction(), reception.content)
+
+    # A program that speaks LMTP is asked about each recipient, one after the other.
+
+    def _ask_each(self, event: EndOfData) -> Result | Awaitable[Result]:
+        transaction, content = self._in_transaction(), self._in_reception().content
+        verdicts: list[Reply] = []
+        answers = (
+            self.chain.ask(self.service.recipient_steps, self.session, transaction, content, recipient.address)
+            for recipient in transaction.envelope.recipients
+        )
+        for answer in answers:
+            if not (answer is None or isinstance(answer, Reply)):
+                return self._ask_rest(answer, answers, verdicts, event)
+            verdicts.append(answer or event.success)
+        return self._each_decided(verdicts)
+
+    async def _ask_rest(
+        self, waiting: Awaitable[Verdict], answers: Iterator[Answer], verdicts: list[Reply], event: EndOfData
+    ) -> Result:
+        verdicts.append(await waiting or event.success)
+        for answer in answers:
+            if self._is_stopped:
+                break
+            verdict = answer if answer is None or isinstance(answer, Reply) else await answer
+            verdicts.append(verdict or event.success)
+        return None if self._is_stopped else self._each_decided(verdicts)
+
+    def _each_decided(self, verdicts: Sequence[Reply]) -> Result:
+        content = self._in_reception().content
+        content.close()
+        return self._conclude_each(self._in_transaction(), tuple(verdicts), content.size)
+
+    # What the stores say
 
     def _message_decided(self, verdict: Verdict, event: EndOfData) -> Result:
         if verdict is not None and not verdict.is_positive:
@@ -450,22 +495,30 @@ class Receiver:
 
         stores = len(reception.deliveries)
 
-        def done(outcome: Outcome) -> None:
-            reception.outcomes.append(outcome)
+        def done(sink: str, outcome: Outcome) -> None:
+            reception.outcomes[sink] = outcome
             if reception.answers_later and len(reception.outcomes) == stores:
                 self._resume(self._stored(reception, transaction, success))
 
         while reception.deliveries:
-            reception.deliveries.pop(0).commit(done)  # from here on the store's own: nobody may abort it
+            sink, delivery = reception.deliveries.pop(0)
+            delivery.commit(partial(done, sink))  # from here on the store's own: nobody may abort it
         if len(reception.outcomes) == stores:
             return self._stored(reception, transaction, success)
         reception.answers_later = True
         return WAIT
 
-    def _stored(self, reception: _Reception, transaction: Transaction, success: Reply) -> Reply:
-        """All stores have answered: the worst of their replies is the reply to the message."""
+    def _stored(self, reception: _Reception, transaction: Transaction, success: Reply) -> Result:
+        """All stores have answered: the worst of their replies is the reply to the message.
+
+        Under LMTP to each recipient the worst of those that concern it.
+        """
         reception.content.close()
-        worst = worst_reply(reception.outcomes)
+        if transaction.envelope.is_lmtp:
+            found = replies_by_recipient(transaction.envelope.recipients, reception.outcomes, reception.troubles)
+            each = tuple(success if reply is None or reply.is_positive else reply for reply in found)
+            return self._conclude_each(transaction, each, reception.content.size)
+        worst = worst_reply(reception.outcomes.values())
         reply = success if worst is None or worst.is_positive else worst
         self._conclude(transaction, reply, reception.content.size)
         return reply
@@ -477,7 +530,13 @@ class Receiver:
         self._conclude(transaction, refusal, size)
         return refusal
 
-    def _conclude(self, transaction: Transaction, reply: Reply, size: int) -> None:
+    def _conclude_each(self, transaction: Transaction, each: tuple[Reply, ...], size: int) -> Result:
+        """The same with a reply for each recipient. A message that one of them got was accepted."""
+        best = min(each, key=_badness)
+        self._conclude(transaction, best, size, replies=[str(reply) for reply in each])
+        return each
+
+    def _conclude(self, transaction: Transaction, reply: Reply, size: int, **more: object) -> None:
         """The transaction is over, whatever came of it: count it, log it, forget it."""
         name, counter = _CONCLUSIONS[reply.code // 100]
         metrics = self.service.metrics
@@ -502,6 +561,7 @@ class Receiver:
             rules=[*{recipient.route.rule.name: None for recipient in recipients}],
             size=size,
             reply=str(reply),
+            **more,
             decided_by=self.session.decided_by,
             **self._client_facts(),
             **self._trust_facts(),
@@ -633,13 +693,57 @@ class Receiver:
         return reply
 
 
-def worst_reply(outcomes: Sequence[Outcome]) -> Reply | None:
+def _protocol(session: Session, *, is_lmtp: bool, is_utf8: bool) -> str:
+    """The word for `with` in Received (RFC 3848 and RFC 6531 §4.3): only extended SMTP has letters for TLS and AUTH."""
+    if is_lmtp:
+        name = "UTF8LMTP" if is_utf8 else "LMTP"
+    elif is_utf8 or session.is_extended:
+        name = "UTF8SMTP" if is_utf8 else "ESMTP"
+    else:
+        return "SMTP"
+    if session.tls is None and not session.user:
+        return name
+    return f"{name}{'S' if session.tls else ''}{'A' if session.user else ''}"
+
+
+def _destinations_by_sink(recipients: Collection[Recipient]) -> dict[str, list[Destination]]:
+    by_sink: dict[str, list[Destination]] = {}
+    for recipient in recipients:
+        for destination in recipient.route.destinations:
+            by_sink.setdefault(destination.sink, []).append(destination)
+    return by_sink
+
+
+def _without_trouble(recipients: Collection[Recipient], troubles: Mapping[str, Reply]) -> list[Recipient]:
+    """Those who need no store that is in trouble: of what the others would get, nothing is stored anywhere."""
+    return [each for each in recipients if not any(to.sink in troubles for to in each.route.destinations)]
+
+
+def replies_by_recipient(
+    recipients: Sequence[Recipient], outcomes: Mapping[str, Outcome], troubles: Mapping[str, Reply]
+) -> Iterator[Reply | None]:
+    """For each recipient the worst reply of the stores it needed, None where it needed none.
+
+    outcomes: of each sink, whose destinations were given to it in the order of the recipients.
+    """
+    remaining = {sink: repeat(said) if isinstance(said, Reply) else iter(said) for sink, said in outcomes.items()}
+    for recipient in recipients:
+        sinks = [destination.sink for destination in recipient.route.destinations]
+        refusals = [troubles[sink] for sink in sinks if sink in troubles]
+        yield worst_reply(refusals or [next(remaining[sink]) for sink in sinks])
+
+
+def worst_reply(outcomes: Iterable[Outcome]) -> Reply | None:
     """The reply a SMTP client gets for several stores: 4yz before 5yz before 2yz.
 
     A temporary failure wins: the client tries again, and nothing is lost that a store did not have.
     """
     replies = [reply for outcome in outcomes for reply in ((outcome,) if isinstance(outcome, Reply) else outcome)]
-    return max(replies, key=lambda reply: _WORSE[reply.code // 100], default=None)
+    return max(replies, key=_badness, default=None)
+
+
+def _badness(reply: Reply) -> int:
+    return _WORSE[reply.code // 100]
 
 
 def verb_of(event: Event) -> str:
@@ -647,16 +751,6 @@ def verb_of(event: Event) -> str:
     if isinstance(event, Hello | Command):
         return event.verb
     return _EVENT_NAMES[event.__class__]
-
-
-def _protocol(session: Session, *, is_utf8: bool) -> str:
-    """The word for `with` in Received (RFC 3848 and RFC 6531 §4.3): only extended SMTP has letters for TLS and AUTH."""
-    if not (is_utf8 or session.is_extended):
-        return "SMTP"
-    name = "UTF8SMTP" if is_utf8 else "ESMTP"
-    if session.tls is None and not session.user:
-        return name
-    return f"{name}{'S' if session.tls else ''}{'A' if session.user else ''}"
 
 
 def _nobody(result: Result) -> None:

@@ -1,7 +1,7 @@
 r"""Protocol tests as dialogues: reads tests/transcripts/*.smtp and plays each of them in all ways.
 
     # a comment: what this shows, and which paragraph of which RFC wants it
-    @config size=1000 disable=CHUNKING,HELP    options of the listener, see CONFIG
+    @config size=1000 disable=CHUNKING,HELP    options of the listener, see CONFIG; lmtp makes it one of LMTP
     C: EHLO client.example                     the client says this line and CRLF
     C~ b"x\n.\r\n"                             the client sends exactly these octets
     S: 250 2.1.0 *                             the server's next line; `*` stands for anything
@@ -106,6 +106,7 @@ CONFIG: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "refused_recipients": ("refused_recipients", int),
     "keep_bare_newlines": ("keep_bare_newlines", bool),
     "bare_lf_commands": ("allow_bare_lf", bool),
+    "lmtp": ("is_lmtp", bool),
     "no_idna": ("to_ascii", lambda _: no_idna),
 }
 #: @config refuse_<stage>="550 5.7.1 No": a policy refuses. Of HELO and MAIL only bad.example and bad@bad.example.

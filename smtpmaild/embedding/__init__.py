@@ -16,7 +16,7 @@ arguments of its event and returns what is to be said:
 
 A callback that raises is logged and answered 451 4.3.0; the session goes on.
 
-    session.py    Smtp: callbacks, accessors, process()     extended.py   Esmtp and Extension
+    session.py    Smtp: callbacks, accessors, process()     extended.py   Esmtp, Lmtp and Extension
     events.py     what each event passes and answers        said.py       from what a callback returned to a reply
     options.py    what a session may be told                serving.py    serve(): listen for connections
 """
@@ -24,7 +24,7 @@ A callback that raises is logged and answered 451 4.3.0; the session goes on.
 from __future__ import annotations
 
 from smtpmaild.content import Content
-from smtpmaild.embedding.extended import Esmtp, Extension, ReplyChange
+from smtpmaild.embedding.extended import Esmtp, Extension, Lmtp, ReplyChange
 from smtpmaild.embedding.said import Callback, Said
 from smtpmaild.embedding.serving import serve
 from smtpmaild.embedding.session import Smtp
@@ -38,6 +38,7 @@ __all__ = [
     "Content",
     "Esmtp",
     "Extension",
+    "Lmtp",
     "Peer",
     "Reply",
     "ReplyChange",

@@ -42,17 +42,18 @@ class EventRow:
         return code // 100 == self.success // 100
 
 
-# RFC 2034 §4: no enhanced status code in the greeting and in the replies to HELO and EHLO.
+# RFC 2034 §4: no enhanced status code in the greeting and in the replies to HELO, EHLO and LHLO.
 EVENTS: Mapping[Event, EventRow] = {
     Event.BANNER: EventRow(success=220, failure=554, is_plain=True),
     Event.HELO: EventRow("host name", lambda session: (session.hello,), is_plain=True),
     # The keyword lines are added by the session, which knows them.
     Event.EHLO: EventRow("host name, list of keyword lines", lambda session: (session.hello,), is_plain=True),
+    Event.LHLO: EventRow("host name, list of keyword lines", lambda session: (session.hello,), is_plain=True),
     Event.MAIL: EventRow("reverse-path", lambda transaction: (transaction.envelope.reverse_path,)),
     Event.RCPT: EventRow("forward-path", _argument),
     Event.DATA_INIT: EventRow(success=354),
     Event.DATA_PART: EventRow("bytes of this part", _argument),
-    Event.DATA: EventRow("content", _argument),
+    Event.DATA: EventRow("content (Lmtp: content, recipient)", lambda _transaction, *passed: passed),
     Event.RSET: EventRow(),
     Event.NOOP: EventRow(),
     Event.VRFY: EventRow("rest of the line", _argument, agreed=COMMAND_OK),

@@ -1,4 +1,4 @@
-"""ESMTP sessions, and the extensions a program adds to them.
+"""ESMTP and LMTP sessions, and the extensions a program adds to them.
 
 An extension brings rows and steps like those of the daemon: a keyword for EHLO, parameters of MAIL and RCPT with a
 function each, commands, and functions that change replies. Registering one checks all of it first and then adds it
@@ -16,7 +16,7 @@ from smtpmaild.policy import Answer, Verdict
 from smtpmaild.policy.chain import Event, Step
 from smtpmaild.receiver import ReplyFilter
 from smtpmaild.smtp.address import Address
-from smtpmaild.smtp.extension import BASE_VERBS, EXTENSIONS
+from smtpmaild.smtp.extension import BASE_VERBS, EXTENSIONS, LMTP_VERBS
 from smtpmaild.smtp.extension import Extension as Row
 from smtpmaild.smtp.reply import Reply
 
@@ -55,7 +55,8 @@ class Esmtp(Smtp):
         self._handlers.update({verb: self._handler(verb, handler) for verb, handler in verbs.items()})
         for name, change in filters:
             self._filters.setdefault(name, []).append(self._reply_filter(change))
-        self._add_first(Event.EHLO, Step(row.keyword, _mode_setter(built, extended=True)))
+        for greeting in (Event.EHLO, Event.LHLO):
+            self._add_first(greeting, Step(row.keyword, _mode_setter(built, extended=True)))
         self._add_first(Event.HELO, Step(row.keyword, _mode_setter(built, extended=False)))
         for event, verb, key, handler in options:
             self._add_first(event, Step(f"{verb} {key}", self._option_asker(event, verb, key, handler)))
@@ -93,10 +94,18 @@ class Esmtp(Smtp):
         return changed
 
 
+class Lmtp(Esmtp):
+    """One session of LMTP (RFC 2033): LHLO in place of HELO and EHLO, and at the end of a message the callback of DATA
+    is asked about each accepted recipient in turn: callback(session, content, recipient). Each gets its own reply."""
+
+    protocol_name = "LMTP"
+    is_lmtp = True
+
+
 class Extension:
     """An ESMTP extension of your own: override what it brings, give the class to Esmtp.register().
 
-    Options and changed replies only count in extended mode, after EHLO.
+    Options and changed replies only count in extended mode, after EHLO or LHLO.
     """
 
     def __init__(self, session: Esmtp) -> None:
@@ -131,7 +140,7 @@ class Extension:
         return ()
 
     def extend_mode(self, extended: bool) -> None:
-        """The client said EHLO (True) or HELO (False)."""
+        """The client said EHLO or LHLO (True), or HELO (False)."""
 
 
 def _row_of(built: Extension) -> Row:
@@ -156,7 +165,8 @@ def _check_free(row: Row, others: Sequence[Row], handled: set[str]) -> None:
         "keyword": {row.keyword} & {other.keyword for other in others},
         "parameter of MAIL": row.mail.keys() & {key for other in others for key in other.mail},
         "parameter of RCPT": row.rcpt.keys() & {key for other in others for key in other.rcpt},
-        "verb": set(row.verbs) & {verb for other in others for verb in other.verbs}.union(handled, BASE_VERBS),
+        "verb": set(row.verbs)
+        & {verb for other in others for verb in other.verbs}.union(handled, BASE_VERBS, LMTP_VERBS),
     }
     for kind, names in taken.items():
         if names:

@@ -66,7 +66,7 @@ class SessionOptions:
     bad_commands: int = 20
     refused_recipients: int = 100
 
-    def protocol(self, name: str, listens: frozenset[str]) -> ServerOptions:
+    def protocol(self, name: str, listens: frozenset[str], *, is_lmtp: bool = False) -> ServerOptions:
         """What of this the protocol engine needs. name: of the protocol, in the banner."""
         return ServerOptions(
             hostname=self.hostname,
@@ -80,6 +80,7 @@ class SessionOptions:
             refused_recipients=self.refused_recipients,
             listens=listens,
             to_ascii=to_ascii,
+            is_lmtp=is_lmtp,
         )
 
 

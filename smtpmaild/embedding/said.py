@@ -22,16 +22,16 @@ Callback = Callable[..., Said | Awaitable[Said]]
 _ENHANCED = re.compile(r"([245]\.\d{1,3}\.\d{1,3}) (.*)", re.ASCII | re.DOTALL)
 
 
-def verdict(said: Said | Awaitable[Said], event: Event) -> Answer:
-    """What a callback of this event said."""
-    return _awaited(said, event) if isinstance(said, Awaitable) else _verdict(said, event)
+def verdict(said: Said | Awaitable[Said], event: Event, failure: str = "Failure") -> Answer:
+    """What a callback of this event said. failure: the text of a refusal without words."""
+    return _awaited(said, event, failure) if isinstance(said, Awaitable) else _verdict(said, event, failure)
 
 
-async def _awaited(said: Awaitable[Said], event: Event) -> Verdict:
-    return _verdict(await said, event)
+async def _awaited(said: Awaitable[Said], event: Event, failure: str) -> Verdict:
+    return _verdict(await said, event, failure)
 
 
-def _verdict(said: Said, event: Event) -> Verdict:
+def _verdict(said: Said, event: Event, failure: str) -> Verdict:
     if said is None:
         return None
     if isinstance(said, Reply):
@@ -42,7 +42,7 @@ def _verdict(said: Said, event: Event) -> Verdict:
         return None
     if success and code is None and text is None:
         return EVENTS[event].agreed
-    return _reply(event, bool(success), code, text)
+    return _reply(event, bool(success), code, text, failure)
 
 
 def _three(said: object) -> tuple[object, object, object]:
@@ -55,7 +55,7 @@ def _three(said: object) -> tuple[object, object, object]:
     return success, code, text
 
 
-def _reply(event: Event, success: bool, code: object, text: object) -> Reply:
+def _reply(event: Event, success: bool, code: object, text: object, failure: str) -> Reply:
     row = EVENTS[event]
     if code is None:
         code = row.success if success else row.failure
@@ -63,7 +63,7 @@ def _reply(event: Event, success: bool, code: object, text: object) -> Reply:
         raise TypeError(f"a reply code is a number, not {code!r}")
     _check(event, success, code)
     if text is None:
-        text = "Ok" if code < 400 else "Failure"
+        text = "Ok" if code < 400 else failure
     return reply_of(code, text, is_plain=row.is_plain)
 
 

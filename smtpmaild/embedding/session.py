@@ -30,7 +30,8 @@ from smtpmaild.smtp.extension import Extension as Row
 from smtpmaild.smtp.reply import RECIPIENT_OK
 
 #: Verbs that carry the session: callbacks decide about them, a handler of one's own could not stand in for them.
-_CORE_VERBS = frozenset(("HELO", "EHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "XFORWARD"))
+_CORE_VERBS = frozenset(("HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "XFORWARD"))
+_WITH_KEYWORDS = frozenset((Event.EHLO, Event.LHLO))
 _ACCEPTED = Route(Rule("callback"), RECIPIENT_OK)
 
 
@@ -42,7 +43,8 @@ class _TakesAll:
 
 
 class Smtp:
-    """One session of the old protocol: HELO, no EHLO. Esmtp is what clients of today expect.
+    """One session of the old protocol: HELO, no EHLO. Esmtp is what clients of today expect, Lmtp what a MTA expects
+    of the mail store behind it.
 
     Options by keyword, upper or lower case: see SessionOptions. Raises TypeError for one that is none.
     """
@@ -51,6 +53,8 @@ class Smtp:
     protocol_name = "SMTP"
     #: Its rows of the EHLO table; HELP is a command of the old protocol too.
     rows: tuple[Row, ...] = tuple(row for row in EXTENSIONS if row.keyword == "HELP")
+    #: LHLO greets, and the end of a message is answered for each recipient.
+    is_lmtp = False
     #: Verbs it does not understand though RFC 5321 knows them.
     unknown_verbs = frozenset(("EHLO",))
 
@@ -74,7 +78,7 @@ class Smtp:
     def set_callback(self, event: str, callback: Callback, context: object = None) -> None:
         """Let `callback` decide an event, before or during a session; a second call replaces the first.
 
-        event: its name in any case: banner, HELO, EHLO, MAIL, RCPT, DATA-INIT, DATA-PART, DATA, RSET, NOOP, VRFY,
+        event: its name in any case: banner, HELO, EHLO, LHLO, MAIL, RCPT, DATA-INIT, DATA-PART, DATA, RSET, NOOP, VRFY,
         EXPN, HELP, SEND, SOML, SAML, TURN, QUIT, XFORWARD, timeout, linetobig, stop_session.  context: what the
         property of this name says while the callback runs.  Raises ValueError for another event.
         """
@@ -103,7 +107,8 @@ class Smtp:
 
     def list_verbs(self) -> list[str]:
         """The commands that are understood."""
-        return sorted(self._dialect().verbs)
+        dialect = self._dialect()
+        return sorted(dialect.verbs.difference(dialect.locked))
 
     # What callbacks use
 
@@ -252,10 +257,12 @@ class Smtp:
 
         def ask(*passed: object) -> Answer:
             arguments = pick(*passed)
-            if event is Event.EHLO:
+            if event in _WITH_KEYWORDS:
                 arguments = (*arguments, list(self._running().receiver.service.dialect.keywords))
             self._context = context
-            return self._heard(callback(self, *arguments), event)
+            # The end of a message under LMTP: the recipient that is asked about stands behind its content.
+            failure = f"{arguments[1]} Failed" if event is Event.DATA and len(arguments) > 1 else "Failure"
+            return self._heard(callback(self, *arguments), event, failure)
 
         return ask
 
@@ -266,17 +273,17 @@ class Smtp:
 
         return Step(verb, ask)
 
-    def _heard(self, said: Said | Awaitable[Said], event: Event) -> Answer:
+    def _heard(self, said: Said | Awaitable[Said], event: Event, failure: str = "Failure") -> Answer:
         if isinstance(said, Awaitable) and not self._can_wait:
             if isinstance(said, Coroutine):
                 said.close()
             raise RuntimeError("process_once() cannot wait for a coroutine function: use process()")
-        return verdict(said, event)
+        return verdict(said, event, failure)
 
     def _dialect(self) -> Dialect:
         heard = {event.value for event in self._callbacks}.union(self._handlers, self._filters)
         return Dialect(
-            self._options.protocol(self.protocol_name, frozenset(heard)),
+            self._options.protocol(self.protocol_name, frozenset(heard), is_lmtp=self.is_lmtp),
             self._rows,
             added_verbs=self._handlers,
             removed_verbs=self._removed_verbs,
@@ -287,6 +294,7 @@ class Smtp:
         by_event = {event: tuple(steps) for event, steps in self._first_steps.items()}
         for event, step in self._callbacks.items():
             by_event[event] = (*by_event.get(event, ()), step)
+        recipient_steps = by_event.pop(Event.DATA, ()) if self.is_lmtp else ()
         return Service(
             listener="embedded",
             dialect=self._dialect(),
@@ -297,6 +305,7 @@ class Smtp:
             metrics=self._metrics,
             verbs={verb: (step,) for verb, step in self._handlers.items()},
             filters=self._filters,
+            recipient_steps=recipient_steps,
         )
 
     def _apply(self) -> None:

@@ -29,6 +29,7 @@ class Event(Enum):
     BANNER = "banner"
     HELO = "HELO"
     EHLO = "EHLO"
+    LHLO = "LHLO"
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA_INIT = "DATA-INIT"
@@ -59,7 +60,7 @@ class Event(Enum):
 STAGES: Mapping[str, tuple[Event, ...]] = MappingProxyType(
     {
         "connect": (Event.BANNER,),
-        "helo": (Event.HELO, Event.EHLO),
+        "helo": (Event.HELO, Event.EHLO, Event.LHLO),
         "mail": (Event.MAIL,),
         "rcpt": (Event.RCPT,),
         "data": (Event.DATA_INIT,),

@@ -25,7 +25,7 @@ class Connected:
 
 @dataclass(slots=True)
 class Hello:
-    """HELO or EHLO. domain: the whole argument, not judged.  keywords: the EHLO lines we would answer with."""
+    """HELO, EHLO or LHLO. domain: the whole argument, not judged.  keywords: the EHLO lines we would answer with."""
 
     verb: str
     domain: str

@@ -17,6 +17,7 @@ from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.address import ToAscii, no_idna
 from smtpmaild.smtp.events import Mail, Rcpt
 from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.state import LMTP_REFUSALS, REFUSALS
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 # RFC 5321 §4.5.3.1.4: "The maximum total length of a command line including the command word and the <CRLF> is 512
@@ -44,7 +45,7 @@ class ServerOptions:
     verbs that the driver wants to answer itself (NOOP, VRFY, ... and "linetobig"); it offers none of them by that.
     starttls: offered before TLS.  requires_tls: nothing else is of use before it.  mechanisms: SASL names for AUTH, the
     preferred one first; none: no AUTH.  auth_in_clear: AUTH is offered before TLS as well.  requires_auth: no mail
-    before it.
+    before it.  is_lmtp: speak LMTP (RFC 2033): LHLO, and a reply for each recipient at the end of a message.
     """
 
     hostname: str
@@ -59,6 +60,7 @@ class ServerOptions:
     refused_recipients: int = 100
     listens: frozenset[str] = frozenset()
     to_ascii: ToAscii = no_idna
+    is_lmtp: bool = False
     starttls: bool = False
     requires_tls: bool = False
     mechanisms: tuple[str, ...] = ()
@@ -143,6 +145,8 @@ BASE_VERBS = (
     "HELO", "EHLO", "MAIL", "RCPT", "DATA", "RSET", "NOOP", "QUIT", "VRFY", "EXPN",
     "SEND", "SOML", "SAML", "TURN",
 )  # fmt: skip
+#: LMTP has one greeting in place of two (RFC 2033 §4.1).
+LMTP_VERBS = ("LHLO", *(verb for verb in BASE_VERBS if verb not in ("HELO", "EHLO")))
 # Answered with 502 unless a program listens for them: HELP does not offer them.
 _HISTORY = ("EXPN", "SEND", "SOML", "SAML", "TURN")
 
@@ -177,9 +181,9 @@ class Dialect:
     """
 
     __slots__ = (
-        "_made_with", "_siblings", "banner", "bye", "ehlo", "has_enhanced_codes", "helo", "help", "keywords",
+        "_made_with", "_siblings", "banner", "bye", "ehlo", "has_enhanced_codes", "helo", "help", "is_lmtp", "keywords",
         "known_recipients", "known_senders", "line_limit", "locked", "locked_until_auth",
-        "mail_parameters", "options", "rcpt_parameters", "timeout", "verbs",
+        "mail_parameters", "message_accepted", "options", "rcpt_parameters", "refusals", "timeout", "verbs",
     )  # fmt: skip
 
     def __init__(
@@ -200,8 +204,11 @@ class Dialect:
         self.options = options
         self.keywords = tuple(f"{row.keyword} {row.words(options)}".strip() for row in offered)
         self.has_enhanced_codes = "ENHANCEDSTATUSCODES" in keywords
+        self.is_lmtp = options.is_lmtp
+        self.refusals = LMTP_REFUSALS if options.is_lmtp else REFUSALS
         self.locked = _locked(options, security, might_authenticate=might_authenticate)
-        self.verbs = _verbs(offered).union(self.locked, added_verbs).difference(removed_verbs)
+        base_verbs = LMTP_VERBS if options.is_lmtp else BASE_VERBS
+        self.verbs = _verbs(base_verbs, offered).union(self.locked, added_verbs).difference(removed_verbs)
         if options.requires_tls:
             self.locked = {**dict.fromkeys(self.verbs - _BEFORE_TLS, replies.TLS_FIRST), **self.locked}
         unlocked = _BEFORE_AUTH if options.requires_auth else self.verbs
@@ -211,10 +218,12 @@ class Dialect:
         self.known_senders: Known[Mail] = Known()
         self.known_recipients: Known[Rcpt] = Known()
         self.line_limit = BASE_LINE_LIMIT + sum(row.growth for row in offered)
-        # RFC 2034 §4: no enhanced code in the greeting and in the replies to HELO and EHLO.
+        # RFC 2034 §4: no enhanced code in the greeting and in the replies to HELO and EHLO; LHLO has "identical
+        # semantics" (RFC 2033 §4.1).
         self.banner = Reply(220, "", f"{options.hostname} {options.banner}")
         self.helo = Reply(250, "", f"{options.hostname} Requested mail action okay, completed")
         self.ehlo = Reply(250, "", "\n".join((f"{options.hostname} Service ready", *self.keywords)))
+        self.message_accepted = replies.COMMAND_OK if options.is_lmtp else replies.MESSAGE_ACCEPTED
         # RFC 5321 §4.2.3: 221 and 421 begin with our <domain>.
         self.bye = Reply(221, "2.0.0", f"{options.hostname} Service closing transmission channel")
         self.timeout = Reply(421, "4.4.2", f"{options.hostname} Timeout exceeded, closing transmission channel")
@@ -232,14 +241,15 @@ class Dialect:
 
 
 # RFC 3207 §4: 530 "to every command other than NOOP, EHLO, STARTTLS, or QUIT".
-_BEFORE_TLS = frozenset(("NOOP", "EHLO", "STARTTLS", "QUIT"))
+_BEFORE_TLS = frozenset(("NOOP", "EHLO", "LHLO", "STARTTLS", "QUIT"))
 # RFC 4954 §6: 530 to "any command other than AUTH, EHLO, HELO, NOOP, RSET, or QUIT"; and TLS may come first.
-_BEFORE_AUTH = frozenset(("AUTH", "EHLO", "HELO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"))
+_BEFORE_AUTH = frozenset(("AUTH", "EHLO", "HELO", "LHLO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"))
 
 
 def _locked(options: ServerOptions, security: Security, *, might_authenticate: bool) -> dict[str, Reply]:
     """Verbs that are understood, but have their time before or after: not unknown, refused with the reason."""
-    locked: dict[str, Reply] = {}
+    # A SMTP client that was sent to the wrong door is told so.
+    locked = dict.fromkeys(("HELO", "EHLO"), replies.LMTP_IS_SPOKEN) if options.is_lmtp else {}
     if security is not Security.CLEAR:
         locked["STARTTLS"] = replies.TLS_ALREADY
     elif might_authenticate and not options.mechanisms:
@@ -254,8 +264,8 @@ def _offered(options: ServerOptions, extensions: Sequence[Extension]) -> list[Ex
     return [row for row in rows if keywords.issuperset(row.needs)]
 
 
-def _verbs(extensions: Sequence[Extension]) -> frozenset[str]:
-    verbs = [*BASE_VERBS]
+def _verbs(base: Sequence[str], extensions: Sequence[Extension]) -> frozenset[str]:
+    verbs = [*base]
     for extension in extensions:
         for verb in extension.verbs:
             if verb in verbs:

@@ -104,7 +104,10 @@ def _folded(line: str, room: int) -> list[str]:
 # Replies that belong to no single command.
 BAD_SEQUENCE = Reply(503, "5.5.1", "Bad sequence of commands")
 HELLO_FIRST = Reply(503, "5.5.1", "Send HELO or EHLO first")
+LHLO_FIRST = Reply(503, "5.5.1", "Send LHLO first")
 UNRECOGNIZED = Reply(500, "5.5.2", "Syntax error: unrecognized command")
+# RFC 2033 §4.1: a LMTP server must not say yes to HELO and EHLO; "the 500 reply code is recommended".
+LMTP_IS_SPOKEN = Reply(500, "5.5.1", "This is LMTP: say LHLO")
 NOT_IMPLEMENTED = Reply(502, "5.5.1", "Command not implemented")
 SYNTAX = Reply(501, "5.5.4", "Syntax error in parameters or arguments")
 NO_PARAMETERS = Reply(501, "5.5.4", "This command takes no parameters")
@@ -131,6 +134,8 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "Too many recipients")
 SENDER_NEEDS_UTF8 = Reply(550, "5.6.7", "An address beyond ASCII needs MAIL with SMTPUTF8")
 RECIPIENT_NEEDS_UTF8 = Reply(553, "5.6.7", "An address beyond ASCII needs MAIL with SMTPUTF8")
 NO_VALID_RECIPIENTS = Reply(554, "5.5.1", "No valid recipients")
+# RFC 2033 §4.2: without an accepted RCPT "the DATA command MUST fail with a 503 reply code".
+LMTP_NO_VALID_RECIPIENTS = Reply(503, "5.5.1", "No valid recipients")
 START_MAIL_INPUT = Reply(354, "", "Start mail input; end with <CRLF>.<CRLF>")
 MESSAGE_TOO_BIG = Reply(552, "5.3.4", "Message size exceeds the limit")
 BODY_LINE_TOO_LONG = Reply(500, "5.6.0", "A line of the message is too long")

@@ -14,7 +14,7 @@ restart(). All state changes go through `_move`, all bytes out through
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Final
 
@@ -50,7 +50,7 @@ from smtpmaild.smtp.events import (
 from smtpmaild.smtp.extension import BASE_LINE_LIMIT, Dialect, Security
 from smtpmaild.smtp.lines import BadLine, LineBuffer
 from smtpmaild.smtp.reply import Reply, printable
-from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, REFUSALS, Cause, State
+from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, Cause, State
 from smtpmaild.smtp.xforward import parse_xforward
 
 # A peer that pipelines commands and never reads the replies gets no more than this before the session stalls: 64 KiB
@@ -171,6 +171,8 @@ class ServerSession:
         # A refused BDAT is answered when its octets have been read; until then the reply waits in its chunk.
         if self._chunk is None or event.__class__ is not Data or reply.code == 421:
             self._send(reply, is_plain=event.__class__ in _WITHOUT_ENHANCED_CODE)
+            if event.__class__ is EndOfData and self._dialect.is_lmtp:
+                self._send_for_others(reply)
         elif not effect:
             self._chunk.refusal = replies.LOCAL_ERROR if reply.is_positive else reply
         if reply.code == 421:
@@ -178,6 +180,23 @@ class ServerSession:
             self._move(Cause.CLOSE)
         elif effect or event.__class__ in _IRREVOCABLE or self._is_quit(event):
             _EFFECTS[event.__class__](self, event, reply)
+
+    def reply_each(self, answers: Sequence[Reply]) -> None:
+        """Answer the end of data under LMTP, each accepted recipient in order; it takes effect in any case.
+
+        reply() says the same to all of them. A 421 closes when all are sent.
+        """
+        event = self._pending
+        if event.__class__ is not EndOfData or len(answers) != self._replies_due:
+            raise RuntimeError("reply_each() takes as many replies as the end of data waits for")
+        self._pending = None
+        for reply in answers:
+            self._send(reply)
+        self.farewell = next((reply for reply in answers if reply.code == 421), None)
+        if self.farewell is not None:
+            self._move(Cause.CLOSE)
+        else:
+            self._after_end(event, answers[-1])
 
     def data_to_send(self) -> bytes:
         """All replies since the last call."""
@@ -259,6 +278,21 @@ class ServerSession:
     def _unlock(self) -> None:
         self._locked = self._dialect.locked if self.is_authenticated else self._dialect.locked_until_auth
 
+    @property
+    def _replies_due(self) -> int:
+        """How many replies the end of data, or of a chunk, waits for.
+
+        RFC 2033 §4.2: "the server returns one reply for each previously successful RCPT command", §4.3: so does BDAT
+        LAST; the BDATs before it are answered once, and so is one without any recipient.
+        """
+        is_last = self._chunk is None or self._chunk.is_last
+        return max(1, self._recipients) if self._dialect.is_lmtp and is_last else 1
+
+    def _send_for_others(self, reply: Reply) -> None:
+        """What the first recipient is told, or will be, for all others."""
+        for _ in range(self._replies_due - 1):
+            self._send(reply)
+
     def _refuse(self, reply: Reply) -> _Answered:
         """Answer a command that is wrong in itself; too many of them end the session."""
         self._note(reply)
@@ -310,7 +344,7 @@ class ServerSession:
         verb, argument = split_command(text)
         if verb not in self._dialect.verbs:
             return self._refuse(replies.UNRECOGNIZED)
-        refusal = self._locked.get(verb) or REFUSALS.get(verb, OTHER_REFUSALS).get(self._state)
+        refusal = self._locked.get(verb) or self._dialect.refusals.get(verb, OTHER_REFUSALS).get(self._state)
         if verb == "BDAT":  # its octets follow, refused or not
             return self._bdat(argument, refusal)
         if refusal is not None:
@@ -511,6 +545,7 @@ class ServerSession:
         return _ANSWERED
 
     def _end_refused_chunk(self, chunk: _Chunk, refusal: Reply) -> _Answered:
+        self._send_for_others(refusal)
         self._chunk = None
         if self._state is not State.CHUNKS_FAILED:
             return self._refuse(refusal)
@@ -545,7 +580,7 @@ class ServerSession:
         assert self._checker is not None
         if self._chunk is None or self._chunk.is_last:
             self._checker.finish()
-        return EndOfData(self._checker.size, self._failure())
+        return EndOfData(self._checker.size, self._failure(), self._dialect.message_accepted)
 
     # What a reply does to the state
 
@@ -555,7 +590,7 @@ class ServerSession:
     def _after_hello(self, event: Event, reply: Reply) -> None:
         assert isinstance(event, Hello)
         if reply.is_positive:
-            self._is_extended = event.verb == "EHLO"
+            self._is_extended = event.verb != "HELO"
             self._move(Cause.HELLO)
 
     def _after_mail(self, event: Event, reply: Reply) -> None:
@@ -641,6 +676,7 @@ _WITHOUT_TRANSACTION = frozenset((State.START, State.READY, State.CLOSED))
 _COMMANDS: Mapping[str, Callable[[ServerSession, str, str], _Step]] = {
     "HELO": ServerSession._hello,
     "EHLO": ServerSession._hello,
+    "LHLO": ServerSession._hello,
     "MAIL": ServerSession._mail,
     "RCPT": ServerSession._rcpt,
     "DATA": ServerSession._data,

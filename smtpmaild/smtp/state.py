@@ -41,7 +41,7 @@ class Cause(Enum):
 
     BANNER = "banner sent"
     BANNER_REFUSED = "banner 5yz"
-    HELLO = "HELO or EHLO"
+    HELLO = "HELO, EHLO or LHLO"
     MAIL = "MAIL"
     RCPT = "RCPT"
     DATA = "DATA"
@@ -67,6 +67,7 @@ _BEFORE_MAIL = {State.START: reply.HELLO_FIRST, State.READY: reply.MAIL_FIRST}
 REFUSALS: Mapping[str, Mapping[State, Reply]] = {
     "HELO": _AFTER_REFUSAL,
     "EHLO": _AFTER_REFUSAL,
+    "LHLO": _AFTER_REFUSAL,
     "MAIL": {
         **_AFTER_REFUSAL,
         **_BETWEEN_CHUNKS,
@@ -99,6 +100,15 @@ REFUSALS: Mapping[str, Mapping[State, Reply]] = {
     },
     "STARTTLS": {**_AFTER_REFUSAL, **_BETWEEN_CHUNKS},
     "QUIT": {},
+}
+_IN_LMTP = {
+    reply.HELLO_FIRST: reply.LHLO_FIRST,
+    reply.AUTH_NEEDS_EHLO: reply.LHLO_FIRST,
+    reply.NO_VALID_RECIPIENTS: reply.LMTP_NO_VALID_RECIPIENTS,
+}
+#: The same in the words of LMTP.
+LMTP_REFUSALS: Mapping[str, Mapping[State, Reply]] = {
+    verb: {state: _IN_LMTP.get(refusal, refusal) for state, refusal in row.items()} for verb, row in REFUSALS.items()
 }
 #: For every verb without a row of its own: NOOP, RSET, VRFY, EXPN, HELP, TURN, those of extensions.
 OTHER_REFUSALS: Mapping[State, Reply] = _AFTER_REFUSAL

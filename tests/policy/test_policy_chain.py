@@ -112,8 +112,9 @@ async def _result(answer: Awaitable[Verdict]) -> Verdict:
 
 def test_values_are_the_names_of_the_events() -> None:
     assert [event.value for event in Event] == [
-        "banner", "HELO", "EHLO", "MAIL", "RCPT", "DATA-INIT", "DATA-PART", "DATA", "RSET", "NOOP", "VRFY", "EXPN",
-        "HELP", "SEND", "SOML", "SAML", "TURN", "QUIT", "XFORWARD", "timeout", "linetobig", "stop_session",
+        "banner", "HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA-INIT", "DATA-PART", "DATA", "RSET", "NOOP", "VRFY",
+        "EXPN", "HELP", "SEND", "SOML", "SAML", "TURN", "QUIT", "XFORWARD", "STARTTLS", "timeout", "linetobig",
+        "stop_session",
     ]  # fmt: skip
     assert {Event("HELO"): 1}[Event.HELO] == 1
 
@@ -125,7 +126,7 @@ def test_every_stage_of_the_seam_has_its_events() -> None:
 
 def test_only_overridden_methods_become_steps(log: Recorder) -> None:
     chain = Chain.compile([(Says("one", None), Mode.ENFORCE)], log)
-    assert {event for event in Event if chain.listens(event)} == {Event.HELO, Event.EHLO, Event.RCPT}
+    assert {event for event in Event if chain.listens(event)} == {Event.HELO, Event.EHLO, Event.LHLO, Event.RCPT}
     assert [step.name for step in chain.steps(Event.EHLO)] == ["one"]
     assert chain.steps(Event.MAIL) == ()
 

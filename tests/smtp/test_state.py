@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from smtpmaild.smtp.extension import BASE_VERBS
+from smtpmaild.smtp.extension import BASE_VERBS, LMTP_VERBS
 from smtpmaild.smtp.reply import Reply
-from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, REFUSALS, Cause, State
+from smtpmaild.smtp.state import LMTP_REFUSALS, NEXT, OTHER_REFUSALS, REFUSALS, Cause, State
 
 #: States in which a command line is read and none is waited for by the tables alone.
 COMMAND_STATES = [
@@ -24,6 +24,7 @@ EXTENSION_VERBS = {"BDAT", "XFORWARD", "AUTH", "STARTTLS"}
 CAUSES = {
     "HELO": Cause.HELLO,
     "EHLO": Cause.HELLO,
+    "LHLO": Cause.HELLO,
     "MAIL": Cause.MAIL,
     "RCPT": Cause.RCPT,
     "DATA": Cause.DATA,
@@ -50,6 +51,7 @@ ORDER = """
         REFUSED START READY SENDER RECIPIENT CHUNKS CHUNKS_FAILED
 HELO    503     .     .     .      .         .      .
 EHLO    503     .     .     .      .         .      .
+LHLO    503     .     .     .      .         .      .
 MAIL    503     503   .     503    503       503    503
 RCPT    503     503   503   .      .         503    503
 DATA    503     503   503   554    .         503    503
@@ -76,6 +78,23 @@ def cells() -> list[tuple[str, State, str]]:
     ]  # fmt: skip
 
 
+#: Where LMTP says something else (RFC 2033 §4.1, §4.2).
+IN_LMTP = {
+    **{
+        (verb, State.START): "503 5.5.1 Send LHLO first"
+        for verb in ("MAIL", "RCPT", "DATA", "BDAT", "XFORWARD", "AUTH")
+    },
+    **{(verb, State.SENDER): "503 5.5.1 No valid recipients" for verb in ("DATA", "BDAT")},
+}
+
+
+def test_order_of_commands_in_lmtp() -> None:
+    for verb, row in REFUSALS.items():
+        assert set(LMTP_REFUSALS[verb]) == set(row)
+        for state, answer in row.items():
+            assert str(LMTP_REFUSALS[verb][state]) == IN_LMTP.get((verb, state), str(answer)), (verb, state)
+
+
 @pytest.mark.parametrize(("verb", "state", "cell"), cells())
 def test_order_of_commands(verb: str, state: State, cell: str) -> None:
     answer = refusal(verb, state)
@@ -92,8 +111,8 @@ def test_what_is_in_order_leads_somewhere(verb: str, state: State) -> None:
 
 def test_tables_know_every_name() -> None:
     assert set(NEXT) == set(Cause)
-    assert set(REFUSALS) <= {*BASE_VERBS, *EXTENSION_VERBS}
-    assert set(CAUSES) <= {*BASE_VERBS, *EXTENSION_VERBS}
+    assert set(REFUSALS) <= {*BASE_VERBS, *LMTP_VERBS, *EXTENSION_VERBS}
+    assert set(CAUSES) <= {*BASE_VERBS, *LMTP_VERBS, *EXTENSION_VERBS}
 
 
 def reachable() -> dict[State, set[State]]:
