@@ -55,9 +55,9 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
-    chain = Chain.compile(build_policies(config.policies.options()), log, metrics)
     doors = {}
     for listener in config.listeners:
+        chain = Chain.compile(build_policies(config.at(listener).policies.options()), log, metrics)
         service = Service(
             listener=listener.name,
             dialect=build_dialect(config, listener, _offered(listener)),
@@ -120,13 +120,14 @@ def _offered(listener: ListenerConfig) -> tuple[Extension, ...]:
 
 def build_dialect(config: Config, listener: ListenerConfig, extensions: tuple[Extension, ...]) -> Dialect:
     """What a listener speaks."""
-    limits = config.limits
+    here = config.at(listener)
+    limits = here.limits
     options = ServerOptions(
         hostname=config.hostname,
         banner=listener.banner,
         message_size=limits.message_size,
         recipients=limits.recipients,
-        messages=_mail_max(config),
+        messages=_mail_max(here),
         body_line=listener.body_line_length if listener.long_lines == "refuse" else 0,
         keep_bare_newlines=listener.bare_newlines == "keep",
         allow_bare_lf=listener.bare_lf_commands,
@@ -145,7 +146,8 @@ def _mail_max(config: Config) -> int:
 
 def build_door(config: Config, listener: ListenerConfig, service: Service) -> Door:
     """A listener as its sessions meet it."""
-    timeouts, limits = config.timeouts, config.limits
+    here = config.at(listener)
+    timeouts, limits = here.timeouts, here.limits
     trusted = service
     if listener.xforward_from:
         trusted = replace(service, dialect=build_dialect(config, listener, (*_offered(listener), XFORWARD)))
@@ -154,9 +156,22 @@ def build_door(config: Config, listener: ListenerConfig, service: Service) -> Do
         trusted_service=trusted,
         trusted_networks=listener.xforward_from,
         timeouts=Timeouts(timeouts.greeting, timeouts.command, timeouts.data_block, timeouts.session),
-        limits=ConnectionLimits(limits.connections, limits.connections_per_ip, limits.connections_per_network),
+        limits=_connection_limits(config, listener),
         greeting_delay=listener.greeting_delay,
         body_rate=limits.body_rate,
+    )
+
+
+def _connection_limits(config: Config, listener: ListenerConfig) -> ConnectionLimits:
+    """A listener that says anything of connections counts them by itself, within those of all."""
+    here = config.at(listener).limits
+    own = listener.limits.model_fields_set & {"connections", "connections_per_ip", "connections_per_network"}
+    return ConnectionLimits(
+        total=config.limits.connections,
+        per_address=here.connections_per_ip,
+        per_network=here.connections_per_network,
+        here=here.connections if "connections" in own else 0,
+        name=listener.name if own else "",
     )
 
 

@@ -15,6 +15,7 @@ from smtpmaild.envelope import Envelope, Peer, Route, Session, Transaction
 from smtpmaild.log import LogStream
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Event
+from smtpmaild.server.listener import ConnectionLimits
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import InheritedAddress, TcpAddress, UnixAddress
 from smtpmaild.sink.discard import DiscardSink
@@ -295,3 +296,39 @@ def test_every_example_makes_a_daemon(path: Path, monkeypatch: pytest.MonkeyPatc
     made = app.plan(config, LogStream(2), RecordingLog())
     assert [one.name for one in made.listeners] == [listener.name for listener in config.listeners]
     assert all(one.addresses for one in made.listeners)
+
+
+OWN = """\
+hostname: mx.example.com
+listeners:
+  - {name: mx, listen: ["127.0.0.1:2525"]}
+  - name: own
+    listen: ["127.0.0.1:2526"]
+    policies: {messages_per_session: {limit: 3}, mail_loop: {mode: "off"}}
+    limits: {message_size: 1 KB, recipients: 111, connections: 7, bad_commands: 2, body_rate: 9}
+    timeouts: {command: 9s}
+  - {name: own-clients, listen: ["127.0.0.1:2527"], limits: {connections_per_ip: 3}}
+local_domains:
+  example.com: {deliver: mail}
+deliver_to:
+  mail: {type: discard}
+limits: {connections: 100, connections_per_ip: 20, connections_per_network: 30}
+"""
+
+
+def test_a_listener_has_sections_of_its_own() -> None:
+    doors = build(OWN).doors
+    options = doors["own"].service.dialect.options
+    assert (options.message_size, options.recipients, options.bad_commands, options.messages) == (1000, 111, 2, 3)
+    assert (doors["own"].timeouts.command, doors["own"].timeouts.greeting) == (9.0, 300.0)
+    assert doors["own"].body_rate == 9
+    assert doors["mx"].service.dialect.options.recipients == 1000
+    assert [step.name for step in doors["own"].service.chain.steps(Event.DATA)] == []
+    assert [step.name for step in doors["mx"].service.chain.steps(Event.DATA)] == ["mail_loop"]
+
+
+def test_only_who_limits_connections_counts_by_itself() -> None:
+    doors = build(OWN).doors
+    assert doors["mx"].limits == ConnectionLimits(100, 20, 30)
+    assert doors["own"].limits == ConnectionLimits(100, 20, 30, here=7, name="own")
+    assert doors["own-clients"].limits == ConnectionLimits(100, 3, 30, here=0, name="own-clients")

@@ -93,7 +93,7 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
             sink.prepare()
             sink.start(loop.call_soon_threadsafe)
         try:
-            await serve_standard_io(built.doors[name].service, config.timeouts.command)
+            await serve_standard_io(built.doors[name].service, built.doors[name].timeouts.command)
         finally:
             for sink in built.sinks.values():
                 await asyncio.to_thread(sink.stop)

@@ -43,7 +43,10 @@ Findings = Iterator[Finding]
 
 
 def check(config: Config, broken: Broken = NOTHING_BROKEN) -> list[Mistake]:
-    """Every finding about a configuration, in the order of the file. broken: what of it only stands in for the file."""
+    """Every finding about a configuration, in the order of the file.
+
+    broken: what of it only stands in for the file. Then there are no warnings, which look at the whole.
+    """
     checks = (examine for examine in _CHECKS if all(map(broken.spares, _NEEDS.get(examine, ()))))
     findings = (finding for examine in checks for finding in examine(config))
     return in_order(_placed(config, one) for one in findings if not _is_known(config, broken, one))
@@ -52,7 +55,11 @@ def check(config: Config, broken: Broken = NOTHING_BROKEN) -> list[Mistake]:
 def _is_known(config: Config, broken: Broken, finding: Finding) -> bool:
     """True where the file has a mistake already, from which this one may only follow."""
     document = config.document
-    return broken.covers(finding.loc) or (document is not None and document.is_broken(finding.loc))
+    return (
+        broken.covers(finding.loc)
+        or (broken != NOTHING_BROKEN and finding.severity == "warning")
+        or (document is not None and document.is_broken(finding.loc))
+    )
 
 
 def _placed(config: Config, finding: Finding) -> Mistake:
@@ -394,12 +401,9 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _socket_folders,
     _accounts,
 )
-#: Which sections a check must know as a whole, because it concludes something from what they do not say; with `.*`
-#: from what no entry of them says.
+#: Sections of which a check must know every name, because it concludes something from those that are not there.
 _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
-    _accepts_something: ("local_domains.*", "relay_rules.*"),
     _stores: ("deliver_to",),
-    _unused_stores: ("local_domains.*", "relay_rules.*"),
     _aliases: ("local_domains",),
     _catch_alls: ("local_domains",),
     _circles: ("local_domains",),

@@ -1,13 +1,16 @@
-"""The section `listeners`: where clients connect, and what each door is lenient about."""
+"""The section `listeners`: where clients connect, what each door is for, and what it is lenient about."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
+from smtpmaild.config.limits import DoorLimits, DoorTimeouts
 from smtpmaild.config.names import Network
+from smtpmaild.config.policies import Policies
+from smtpmaild.config.roles import Role, with_role
 from smtpmaild.config.section import AtLeastOne, Section, Whole
 from smtpmaild.config.sockets import Listen
 from smtpmaild.config.units import Duration
@@ -69,6 +72,12 @@ class Listener(Section):
         "that systemd opened. IPv4 and IPv6 are separate.",
         examples=[["0.0.0.0:25", "[::]:25"]],
     )
+    role: Role = Field(
+        "mx",
+        description="What it is for, which brings defaults for the other keys: mx takes mail from other servers, "
+        "submission from people's mail programs, lmtp from another server of ours, internal from devices and scripts "
+        "on a private network.",
+    )
     protocol: Literal["smtp"] = Field("smtp", description="The protocol spoken.")
     banner: Annotated[str, AfterValidator(_banner_text)] = Field(
         "ESMTP Service ready", description="What follows the host name in the greeting."
@@ -98,7 +107,31 @@ class Listener(Section):
     xforward_from: tuple[Network, ...] = Field(
         (), description="Networks of proxies that may tell the original client by XFORWARD. Empty: nobody."
     )
+    add_missing_headers: StrictBool = Field(
+        False, description="Put Date and Message-ID in front of messages that have none (RFC 6409 8)."
+    )
+    hide_client: StrictBool = Field(
+        False, description="Leave the client's name and address out of the Received field; the log has them."
+    )
+    policies: Policies = Field(
+        default_factory=Policies,
+        description="What is checked at this listener; what is left out is as in the section policies for all.",
+    )
+    limits: DoorLimits = Field(
+        default_factory=DoorLimits,
+        description="How much and how many at this listener; what is left out is as in the section limits for all. "
+        "Limits on connections given here count those of this listener alone, within the connections of all.",
+    )
+    timeouts: DoorTimeouts = Field(
+        default_factory=DoorTimeouts,
+        description="How long we wait at this listener; what is left out is as in the section timeouts for all.",
+    )
     backlog: Whole = Field(1024, ge=1, le=65535, description="Connections the kernel keeps until they are accepted.")
     socket_mode: Mode = Field(0o660, description="Permissions of Unix sockets.")
     socket_owner: str | None = Field(None, description="User who owns Unix sockets; left out: who starts the daemon.")
     socket_group: str | None = Field(None, description="Group of Unix sockets; left out: that of the daemon.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_role(cls, value: object) -> object:
+        return with_role(value)

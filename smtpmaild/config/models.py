@@ -17,6 +17,7 @@ from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
 from smtpmaild.config.names import HostName, MailAddress, host_name
 from smtpmaild.config.policies import Policies
+from smtpmaild.config.roles import overridden
 from smtpmaild.config.rules import Relay, RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
 from smtpmaild.config.stores import Store
@@ -91,6 +92,15 @@ class Config(Section):
 
     _document: Document | None = PrivateAttr(None)
     _warnings: tuple[Mistake, ...] = PrivateAttr(())
+
+    def at(self, listener: Listener) -> Config:
+        """The configuration as it holds at one of its listeners: its own policies, limits and timeouts come first."""
+        own = {
+            "policies": overridden(self.policies, listener.policies),
+            "limits": overridden(self.limits, listener.limits),
+            "timeouts": overridden(self.timeouts, listener.timeouts),
+        }
+        return self.model_copy(update=own)
 
     def where(self, *loc: str | int) -> str:
         """The line of a part of the file: where("relay_rules", 0) is "smtp.yaml:14"; "" if there is no file."""

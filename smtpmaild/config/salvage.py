@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from smtpmaild.config.models import Config
 from smtpmaild.config.yaml_nodes import Loc, Value
 
-#: What stands behind the name of a section whose every entry a check must know.
-EVERY_ENTRY = ".*"
-
 
 @dataclass(frozen=True, slots=True)
 class Broken:
@@ -35,9 +32,8 @@ class Broken:
         return (loc[:1] in self.parts or loc[:2] in self.parts) and loc[:3] not in self.sound
 
     def spares(self, section: str) -> bool:
-        """True where all names of a section are known; with `.*` behind it, where each of its entries is too."""
-        name = section.removesuffix(EVERY_ENTRY)
-        return name not in self.nameless and (name == section or all(part[0] != name for part in self.parts))
+        """True where all names of a section are known."""
+        return section not in self.nameless
 
     def joined(self, newly: Broken) -> Broken:
         """This, and what was found later."""

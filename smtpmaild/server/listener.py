@@ -37,11 +37,17 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Open connections in all, from one address and from one network; 0: no limit."""
+    """Open connections in all, from one address and from one network; 0: no limit.
+
+    name: of a listener with limits of its own, which counts addresses and networks by itself, "" for the others.
+    here: how many of all connections may be at this listener; needs a name.
+    """
 
     total: int = 0
     per_address: int = 0
     per_network: int = 0
+    here: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +87,13 @@ class Door:
 
     def has_room(self, counts: WorkerCounts, ip: IpAddress | None) -> bool:
         """Count a connection that has come in; False if it is one too many (it is counted all the same)."""
-        occupancy = counts.enter(ip)
         limits = self.limits
+        occupancy = counts.enter(ip, limits.name)
         return (
             (not limits.total or occupancy.total <= limits.total)
             and (not limits.per_address or occupancy.address <= limits.per_address)
             and (not limits.per_network or occupancy.network <= limits.per_network)
+            and (not limits.here or occupancy.named <= limits.here)
         )
 
 
@@ -192,7 +199,7 @@ class Listener:
         """The connection is gone."""
         self.connections.discard(connection)
         self.room.taken -= 1
-        self.counts.leave(ip)
+        self.counts.leave(ip, self.door.limits.name)
         if not self.connections:
             self._on_empty()
 

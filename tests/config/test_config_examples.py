@@ -110,4 +110,6 @@ def test_intake_is_a_spool() -> None:
 
 
 def test_keywords_that_can_be_turned_off_are_those_there_are() -> None:
-    assert list(ExtensionKeyword.__args__) == [extension.keyword for extension in EXTENSIONS]  # type: ignore[attr-defined]
+    # These two have keys of their own.
+    keywords = [extension.keyword for extension in EXTENSIONS if extension.keyword not in {"STARTTLS", "AUTH"}]
+    assert list(ExtensionKeyword.__args__) == keywords  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import pytest
 
 from smtpmaild.config import ConfigError, load_text
 from smtpmaild.config.models import Config
-from smtpmaild.config.salvage import NOTHING_BROKEN, Broken, mend
+from smtpmaild.config.salvage import NOTHING_BROKEN, mend
 from smtpmaild.config.yaml_nodes import Loc, Value
 
 WHOLE: dict[str, Value] = {
@@ -76,11 +76,12 @@ def test_a_section_stays_broken_when_its_entries_are_too() -> None:
     assert not broken.spares("listeners")
 
 
-def test_who_needs_every_entry_needs_more() -> None:
-    broken = Broken(frozenset({("local_domains", "a.example")}))
-    assert broken.spares("local_domains")
-    assert not broken.spares("local_domains.*")
-    assert broken.spares("deliver_to.*")
+def test_warnings_wait_for_the_whole() -> None:
+    text = "listeners: [{name: mx, listen: ['127.0.0.1:25']}]\ndeliver_to: {mail: {type: discard}}\n"
+    assert len(load_text(text, "smtp.yaml", {}).warnings) == 2
+    with pytest.raises(ConfigError) as caught:
+        load_text(text + "limits: {recipients: many}\n", "smtp.yaml", {})
+    assert all(mistake.is_error for mistake in caught.value.mistakes)
 
 
 def test_what_cannot_be_mended_is_told_all_the_same() -> None:

@@ -171,6 +171,29 @@ def test_limits_turn_away_with_421(loop: str) -> None:
     run_loop(go(), loop)
 
 
+def test_a_listener_has_limits_of_its_own(loop: str) -> None:
+    async def go() -> None:
+        counts = Counts(1)
+        strict = House(limits=ConnectionLimits(total=3, per_address=2, here=1, name="strict"))
+        open_ = House(limits=ConnectionLimits(total=3, per_address=2))
+        async with (
+            listening(strict.door, counts=counts) as (_, narrow),
+            listening(open_.door, counts=counts) as (_, wide),
+            Guest.connected(wide) as first,
+            Guest.connected(narrow) as second,
+            Guest.connected(wide) as third,
+        ):
+            # The address is there twice at the one and once at the other.
+            assert [(await guest.reply())[:3] for guest in (first, second, third)] == ["220", "220", "220"]
+            async with Guest.connected(narrow, "127.0.0.2") as fourth:
+                assert (await fourth.reply())[:3] == "421"
+            await until(lambda: len(strict.log.named("connection_limit_reached")) == 1)
+            async with Guest.connected(wide, "127.0.0.2") as fifth:  # one too many in all
+                assert (await fifth.reply())[:3] == "421"
+
+    run_loop(go(), loop)
+
+
 def test_network_and_descriptors_limit_too(loop: str) -> None:
     async def go() -> None:
         house = House(limits=ConnectionLimits(per_network=1))

@@ -1,0 +1,125 @@
+"""What a role brings to a listener, and that the manual says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from smtpmaild.config import Config, load_text
+from smtpmaild.config.listeners import Listener
+from smtpmaild.config.roles import ROLES, Role, overridden, with_role
+from smtpmaild.config.yaml_nodes import Value
+from smtpmaild.policy.chain import Mode
+
+MANUAL = Path(__file__).resolve().parents[2] / "docs" / "roles.md"
+LISTENER: dict[str, Any] = {"name": "x", "listen": ["127.0.0.1:2525"]}
+
+
+def listener(**keys: object) -> Listener:
+    return Listener.model_validate({**LISTENER, **keys})
+
+
+def leaves(value: Mapping[str, Value], path: str = "") -> Iterator[tuple[str, Value]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from leaves(inner, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", inner
+
+
+def table() -> str:
+    """The table of docs/roles.md."""
+    rows = {role: dict(leaves(brought)) for role, brought in ROLES.items()}
+    keys = sorted({key for row in rows.values() for key in row})
+    lines = [f"| key | {' | '.join(f'`{role}`' for role in rows)} |", "|---" * (len(rows) + 1) + "|"]
+    lines += [f"| `{key}` | {' | '.join(shown(row.get(key)) for row in rows.values())} |" for key in keys]
+    return "\n".join(lines)
+
+
+def shown(value: Value | None) -> str:
+    return "" if value is None else f"`{str(value).lower()}`"
+
+
+def test_the_manual_has_the_table() -> None:
+    assert table() in MANUAL.read_text(), f"put this into docs/roles.md:\n\n{table()}\n"
+
+
+def test_there_is_a_row_for_each_role() -> None:
+    assert list(ROLES) == list(get_args(Role))
+    assert listener().role == "mx"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_a_role_brings_is_valid(role: str) -> None:
+    made = listener(role=role)
+    for key, value in leaves(ROLES[role]):
+        found: Any = made.model_dump(mode="json", exclude={"listen"})
+        for step in key.split("."):
+            found = found[step]
+        assert found == value
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_the_listener_says_wins(role: str) -> None:
+    own = {"add_missing_headers": False, "long_lines": "refuse", "policies": {"helo_syntax": {"mode": "monitor"}}}
+    made = listener(role=role, **own)
+    assert not made.add_missing_headers
+    assert made.long_lines == "refuse"
+    assert made.policies.options()["helo_syntax"].mode is Mode.MONITOR
+    # Beside it stays what the role brings.
+    expected = Mode.ENFORCE if role == "mx" else Mode.OFF
+    assert made.policies.options()["early_talker"].mode is expected
+
+
+@pytest.mark.parametrize("given", [None, "text", {"role": 5}, {"role": "none"}, {"role": ["mx"]}])
+def test_what_is_no_listener_is_left_to_the_models(given: object) -> None:
+    assert with_role(given) is given
+
+
+def test_a_role_does_not_hide_what_is_wrong() -> None:
+    assert with_role({"role": "submission", "policies": 5}) == {
+        **ROLES["submission"],
+        "role": "submission",
+        "policies": 5,
+    }
+
+
+SEVERAL = """\
+listeners:
+  - {name: mx, listen: ["127.0.0.1:25"]}
+  - name: door
+    listen: ["127.0.0.1:26"]
+    role: submission
+    policies: {mail_loop: {max_received: 7}}
+    limits: {recipients: 200}
+    timeouts: {command: 10s}
+local_domains: {a.example: {deliver: mail}}
+deliver_to: {mail: {type: discard}}
+policies: {mail_loop: {mode: monitor, max_received: 50}, helo_syntax: {mode: monitor}}
+limits: {recipients: 300, message_size: 1 MB}
+timeouts: {command: 1m, session: 2h}
+"""
+
+
+def several() -> Config:
+    return load_text(SEVERAL, "smtp.yaml", {})
+
+
+def test_the_section_for_all_gives_what_is_left_out() -> None:
+    config = several()
+    assert config.at(config.listeners[0]) == config
+    here = config.at(config.listeners[1])
+    assert (here.limits.recipients, here.limits.message_size, here.limits.memory) == (200, 1_000_000, 256_000_000)
+    assert (here.timeouts.command, here.timeouts.session) == (10.0, 7200.0)
+    options = here.policies.options()
+    assert options["mail_loop"].model_dump() == {"mode": Mode.MONITOR, "max_received": 7}
+    assert options["helo_syntax"].mode is Mode.OFF  # a role comes before the section for all
+    assert here.where("listeners", 1) == "smtp.yaml:3"
+
+
+def test_nothing_said_changes_nothing() -> None:
+    config = several()
+    assert overridden(config.limits, config.listeners[0].limits) == config.limits
