@@ -1,8 +1,8 @@
 """What a listener's `role` brings: the defaults of its door, as one table.
 
 A key that the listener has itself always wins; then comes its role, then the section for all listeners, then the
-default of the key. Within `policies`, `limits` and `timeouts` that is settled key by key. docs/roles.md shows the table;
-a test holds the two together.
+default of the key. Within `policies`, `limits` and `timeouts` that is settled key by key. docs/roles.md shows the
+table; a test holds the two together.
 """
 
 from __future__ import annotations
