@@ -61,6 +61,13 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "sink": Allowed(ours=("envelope", "trace", "queue_id", "smtp.reply", "metrics", "facts"), others=("pydantic",)),
     # who is it: SASL and accounts, no socket and no loop
     "auth": Allowed(ours=("smtp.*", "envelope", "facts", "metrics"), others=("pydantic",)),
+    # mail that travels on: kept, and taken where it goes
+    "queue": Allowed(ours=("envelope", "trace", "queue_id", "smtp.*", "metrics", "facts"), others=("pydantic",)),
+    "delivery": Allowed(
+        ours=("envelope", "queue", "sink.*", "smtp.*", "metrics", "facts", "auth", "idn"),
+        others=("pydantic", "dns"),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
     # one transaction, and what carries it
     "receiver": Allowed(
         ours=("smtp.*", "envelope", "trace", "queue_id", "content", "metrics", "facts")
