@@ -22,7 +22,7 @@ from smtpmaild.envelope import Destination, Envelope
 from smtpmaild.smtp.reply import Reply
 
 #: One reply for all destinations of the delivery, or one for each in the order given to begin().
-#: SMTP sends the worst of them, LMTP each.
+#: SMTP sends the worst of them, LMTP (envelope.is_lmtp) each: only there may one fail and leave the others stored.
 Outcome = Reply | Sequence[Reply]
 #: Runs a function soon in the event loop's thread; callable from any thread (loop.call_soon_threadsafe).
 Post = Callable[[Callable[[], object]], object]

@@ -7,6 +7,10 @@ flush or the commit behind it, writes them in order.
 
 A message for several directories is written once and shared: as a hard link where the whole file is the same, else
 (Delivered-To differs) copied inside the kernel when it is large, or written again when it is small.
+
+Under SMTP a message has one answer, so a copy that cannot be made takes the others with it: the client sends all of it
+again. Under LMTP each destination has its own: a copy that cannot be made is lost, alone, and the others go on. Only
+what nobody can tell apart is everybody's under LMTP too: a sync that fails.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from collections.abc import Callable, Sequence
 
 from smtpmaild.sink import Outcome, disk
 from smtpmaild.sink.folder import Folder
-from smtpmaild.sink.writer import Health, Writer
+from smtpmaild.sink.writer import Fault, Health, Writer, reply_to
 from smtpmaild.smtp.reply import Reply
 
 #: What is smaller stays in memory until its commit; what is larger goes to disk in blocks of this size. Messages of
@@ -34,21 +38,26 @@ _COPY_AT_ONCE = 1024 * 1024
 
 
 class Copy:
-    """One file a message becomes: where it goes and the header fields in front of it."""
+    """One file a message becomes: where it goes and the header fields in front of it.
 
-    __slots__ = ("folder", "head")
+    places: of the destinations it is for, in the order given to begin().
+    """
 
-    def __init__(self, folder: Folder, head: bytes) -> None:
+    __slots__ = ("folder", "head", "places")
+
+    def __init__(self, folder: Folder, head: bytes, place: int) -> None:
         self.folder = folder
         self.head = head
+        self.places = [place]
 
 
 class _File:
     """A file in tmp/ that will be renamed. fd: -1 when closed.  target: "" until its name is known."""
 
-    __slots__ = ("fd", "is_published", "target", "tmp")
+    __slots__ = ("copy", "fd", "is_published", "target", "tmp")
 
-    def __init__(self, tmp: str, target: str, fd: int) -> None:
+    def __init__(self, copy: Copy, tmp: str, target: str, fd: int) -> None:
+        self.copy = copy
         self.tmp = tmp
         self.target = target
         self.fd = fd
@@ -72,6 +81,7 @@ class FileDelivery:
         "_is_paused",
         "_last",
         "_lock",
+        "_lost",
         "_pending",
         "_stored",
         "_taken",
@@ -79,7 +89,9 @@ class FileDelivery:
         "_writer",
     )
 
-    def __init__(self, writer: Writer, health: Health, copies: Sequence[Copy], drained: Callable[[], None]) -> None:
+    def __init__(
+        self, writer: Writer, health: Health, copies: Sequence[Copy], drained: Callable[[], None], *, is_lmtp: bool
+    ) -> None:
         self._writer = writer
         self._health = health
         self._copies = copies
@@ -101,6 +113,7 @@ class FileDelivery:
         self._stored = 0  # bytes of a large message in its file, without the head
         self._taken = 0  # the same before encode()
         self._error: Exception | None = None
+        self._lost: list[tuple[Copy, Fault]] | None = [] if is_lmtp else None  # None: none may be lost alone
 
     # What a store says about its files. All run in a writer thread.
 
@@ -120,8 +133,8 @@ class FileDelivery:
         """The final name of a file of that size; wire_size: the same before encode(), with CRLF line ends."""
         raise NotImplementedError
 
-    def stage_more(self) -> None:
-        """Write what belongs to the message beside it."""
+    def stage_more(self, copy: Copy) -> None:
+        """Write what belongs to a copy beside it."""
 
     # The seam smtpmaild.sink.Delivery: in the loop's thread.
 
@@ -176,7 +189,13 @@ class FileDelivery:
         self._let_go()
         self._chunks = []
         if self._done is not None:
-            self._done(reply)
+            self._done(self._outcome(reply, self._lost) if self._lost else reply)
+
+    def _outcome(self, reply: Reply, lost: Sequence[tuple[Copy, Fault]]) -> Outcome:
+        by_place = dict.fromkeys((place for copy in self._copies for place in copy.places), reply)
+        for copy, fault in lost:
+            by_place.update(dict.fromkeys(copy.places, reply_to(fault.error)))
+        return [by_place[place] for place in range(len(by_place))]
 
     def _let_go(self) -> None:
         self._is_over = True
@@ -193,6 +212,10 @@ class FileDelivery:
     def has_last(self) -> bool:
         return bool(self._last)
 
+    @property
+    def faults(self) -> Sequence[Fault]:
+        return [fault for _, fault in self._lost] if self._lost else ()
+
     def flush(self) -> int:
         assert self._lock is not None
         with self._lock:
@@ -200,7 +223,10 @@ class FileDelivery:
 
     def make_folders(self) -> None:
         for copy in self._copies:
-            copy.folder.make()
+            try:
+                copy.folder.make()
+            except OSError as error:
+                self._lose(copy, "make folder", error)
 
     def stage(self, *, keep_open: bool) -> None:
         if self._lock is None:
@@ -208,7 +234,11 @@ class FileDelivery:
         else:
             with self._lock:
                 self._stage_large()
-        self.stage_more()
+        for copy in self._copies:
+            try:
+                self.stage_more(copy)
+            except OSError as error:
+                self._lose(copy, "write", error)
         if not keep_open:
             for file in (*self._files, *self._last):
                 _close(file)
@@ -220,10 +250,10 @@ class FileDelivery:
                 _close(file)
 
     def publish(self) -> None:
-        _rename(self._files)
+        self._rename(self._files)
 
     def publish_last(self) -> None:
-        _rename(self._last)
+        self._rename(self._last)
 
     def withdraw(self) -> None:
         if self._lock is None:
@@ -240,6 +270,17 @@ class FileDelivery:
 
     # How.
 
+    def _lose(self, copy: Copy, step: str, error: OSError) -> None:
+        """Go on without this copy, or raise: where one answer is for all, or no other copy is left."""
+        if self._lost is None or len(self._copies) == 1:
+            raise error
+        self._health.failed(error)
+        self._lost.append((copy, Fault(step, str(error.filename or copy.folder.path), error)))
+        self._copies = [other for other in self._copies if other is not copy]
+        _unlink([file for file in (*self._last, *self._files) if file.copy is copy])
+        self._last = [file for file in self._last if file.copy is not copy]
+        self._files = [file for file in self._files if file.copy is not copy]
+
     def _stage_small(self, *, keep_open: bool) -> None:
         body = b"".join(self._chunks)
         shared: dict[tuple[bytes, int], str] = {}
@@ -249,12 +290,15 @@ class FileDelivery:
             whole = copy.head + body
             data = self.encode(whole)
             name = self.name(len(data), len(whole))
-            if original is None or not self._link(original, folder, name):
-                file = self._create(folder, name, f"{folder.target}/{name}")
-                disk.write(file.fd, data)
-                if not keep_open:
-                    _close(file)
-                shared[copy.head, folder.device] = file.tmp
+            try:
+                if original is None or not self._link(original, copy, name):
+                    file = self._create(copy, name, f"{folder.target}/{name}")
+                    disk.write(file.fd, data)
+                    if not keep_open:
+                        _close(file)
+                    shared[copy.head, folder.device] = file.tmp
+            except OSError as error:
+                self._lose(copy, "write", error)
 
     def _stage_large(self) -> None:
         self._write_blocks()
@@ -262,22 +306,26 @@ class FileDelivery:
         if self._error is not None:
             raise self._error
         source = self._files[0]
-        source_head = self.encode(self._copies[0].head)
+        source_head = self.encode(source.copy.head)
         shared: dict[tuple[bytes, int], str] = {}
-        for copy in self._copies:
+        for copy in self._copies:  # the first of them is the source's: those before it were lost
             folder = copy.folder
             head = self.encode(copy.head)
             name = self.name(len(head) + self._stored, len(copy.head) + self._taken)
             target = f"{folder.target}/{name}"
             original = shared.get((head, folder.device))
-            if not shared:
+            if copy is source.copy:
                 source.target = target
                 shared[head, folder.device] = source.tmp
-            elif original is None or not self._link(original, folder, name):
-                file = self._create(folder, name, target)
-                disk.write(file.fd, head)
-                _copy_content(source.fd, len(source_head), self._stored, file.fd)
-                shared[head, folder.device] = file.tmp
+                continue
+            try:
+                if original is None or not self._link(original, copy, name):
+                    file = self._create(copy, name, target)
+                    disk.write(file.fd, head)
+                    _copy_content(source.fd, len(source_head), self._stored, file.fd)
+                    shared[head, folder.device] = file.tmp
+            except OSError as error:
+                self._lose(copy, "write", error)
 
     def _write_blocks(self) -> int:
         size = 0
@@ -294,7 +342,10 @@ class FileDelivery:
             if not self._files:
                 self._open_large()
             data = self.encode_block(block, is_last=is_last)
-            disk.write(self._files[0].fd, data)
+            try:
+                disk.write(self._files[0].fd, data)
+            except OSError as error:
+                self._move_on(error, data)
             self._stored += len(data)
             self._taken += len(block)
         except Exception as error:
@@ -304,40 +355,68 @@ class FileDelivery:
             self._error = error
 
     def _open_large(self) -> None:
-        first = self._copies[0]
-        first.folder.make()
-        file = self._create(first.folder, self.tmp_name(), "")
-        disk.write(file.fd, self.encode(first.head))
+        """Begin the file in the first directory that takes it."""
+        for copy in self._copies:
+            try:
+                copy.folder.make()
+                file = self._create(copy, self.tmp_name(), "")
+                disk.write(file.fd, self.encode(copy.head))
+                return
+            except OSError as error:
+                self._lose(copy, "write", error)
 
-    def _create(self, folder: Folder, name: str, target: str) -> _File:
-        file = _File(f"{folder.tmp}/{name}", target, folder.create(name))
+    def _move_on(self, error: OSError, data: bytes) -> None:
+        """The directory with the file takes no more: go on, from the bytes that are there, in the next that does."""
+        if self._lost is None:
+            raise error
+        offset = len(self.encode(self._files[0].copy.head))
+        written = os.dup(self._files[0].fd)
+        try:
+            while True:
+                self._lose(self._files[0].copy, "write", error)
+                self._open_large()
+                try:
+                    _copy_content(written, offset, self._stored, self._files[0].fd)
+                    disk.write(self._files[0].fd, data)
+                    return
+                except OSError as another:
+                    error = another
+        finally:
+            disk.close(written)
+
+    def _create(self, copy: Copy, name: str, target: str) -> _File:
+        file = _File(copy, f"{copy.folder.tmp}/{name}", target, copy.folder.create(name))
         self._files.append(file)
         return file
 
-    def create_last(self, folder: Folder, name: str, data: bytes) -> None:
+    def create_last(self, copy: Copy, name: str, data: bytes) -> None:
         """Stage a file that becomes visible behind all others."""
-        file = _File(f"{folder.tmp}/{name}", f"{folder.target}/{name}", folder.create(name))
+        folder = copy.folder
+        file = _File(copy, f"{folder.tmp}/{name}", f"{folder.target}/{name}", folder.create(name))
         self._last.append(file)
         disk.write(file.fd, data)
 
-    def _link(self, original: str, folder: Folder, name: str) -> bool:
-        tmp = f"{folder.tmp}/{name}"
+    def _link(self, original: str, copy: Copy, name: str) -> bool:
+        tmp = f"{copy.folder.tmp}/{name}"
         try:
             disk.link(original, tmp)
         except OSError as error:
             if error.errno in _CANNOT_LINK:
                 return False
             raise
-        self._files.append(_File(tmp, f"{folder.target}/{name}", -1))
+        self._files.append(_File(copy, tmp, f"{copy.folder.target}/{name}", -1))
         return True
 
-    def _remove(self) -> None:
-        for file in (*self._last, *self._files):
-            _close(file)
+    def _rename(self, files: Sequence[_File]) -> None:
+        for file in files:
             try:
-                disk.unlink(file.target if file.is_published else file.tmp)
-            except OSError:
-                pass  # what could not be undone is swept from tmp/ by a later start
+                disk.rename(file.tmp, file.target)
+                file.is_published = True
+            except OSError as error:
+                self._lose(file.copy, "rename", error)
+
+    def _remove(self) -> None:
+        _unlink([*self._last, *self._files])
         self._last, self._files = [], []
 
 
@@ -352,10 +431,13 @@ def _close(file: _File) -> None:
         disk.close(fd)
 
 
-def _rename(files: Sequence[_File]) -> None:
+def _unlink(files: Sequence[_File]) -> None:
     for file in files:
-        disk.rename(file.tmp, file.target)
-        file.is_published = True
+        _close(file)
+        try:
+            disk.unlink(file.target if file.is_published else file.tmp)
+        except OSError:
+            pass  # what could not be undone is swept from tmp/ by a later start
 
 
 def _copy_content(source: int, offset: int, size: int, target: int) -> None:

@@ -61,16 +61,18 @@ class MaildirSink(FileSink):
     def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
         """One copy for each mailbox, however many recipients lead into it: the first names it in Delivered-To."""
         return_path = trace.return_path(envelope)
-        copies = {}
-        for destination in destinations:
+        copies: dict[str, Copy] = {}
+        for place, destination in enumerate(destinations):
             folder = self.folder(destination)
-            if folder.path not in copies:
-                head = return_path
-                if self._delivered_to:
-                    head += trace.delivered_to(_forward_path(destination))
-                copies[folder.path] = Copy(folder, head)
+            if folder.path in copies:
+                copies[folder.path].places.append(place)
+                continue
+            head = return_path
+            if self._delivered_to:
+                head += trace.delivered_to(_forward_path(destination))
+            copies[folder.path] = Copy(folder, head, place)
         kind = _ExactDelivery if envelope.body is BodyType.BINARY_MIME else _TextDelivery
-        return kind(self._writer, self._health, tuple(copies.values()), drained)
+        return kind(self._writer, self._health, tuple(copies.values()), drained, is_lmtp=envelope.is_lmtp)
 
 
 def _forward_path(destination: Destination) -> str:
@@ -109,8 +111,10 @@ class _TextDelivery(FileDelivery):
 
     __slots__ = ("_carriage_return", "_is_clean")
 
-    def __init__(self, writer: Writer, health: Health, copies: Sequence[Copy], drained: Callable[[], None]) -> None:
-        super().__init__(writer, health, copies, drained)
+    def __init__(
+        self, writer: Writer, health: Health, copies: Sequence[Copy], drained: Callable[[], None], *, is_lmtp: bool
+    ) -> None:
+        super().__init__(writer, health, copies, drained, is_lmtp=is_lmtp)
         self._carriage_return = b""  # a CR at the end of a block: the LF may stand in the next one
         self._is_clean = True  # no CR and no LF but in CRLF
 

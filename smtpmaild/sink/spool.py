@@ -39,7 +39,7 @@ from smtpmaild.envelope import NO_PARAMETERS, Destination, Envelope
 from smtpmaild.sink import Delivery
 from smtpmaild.sink.delivery import Copy, FileDelivery
 from smtpmaild.sink.files import FileSink
-from smtpmaild.sink.folder import Folder, check_template
+from smtpmaild.sink.folder import check_template
 from smtpmaild.sink.options import FileOptions
 from smtpmaild.sink.writer import Health, Writer
 
@@ -68,22 +68,23 @@ class SpoolSink(FileSink):
 
     def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
         """One pair for each directory, with all recipients that lead there."""
-        folders: dict[str, tuple[Folder, list[Destination]]] = {}
-        for destination in destinations:
-            folder = self.folder(destination)
-            folders.setdefault(folder.path, (folder, []))[1].append(destination)
         head = trace.return_path(envelope)
         if len(destinations) == 1:
             head += trace.delivered_to(destinations[0].recipient.text)
-        copies = tuple(Copy(folder, head) for folder, _ in folders.values())
-        recipients = tuple(together for _, together in folders.values())
-        return _PairDelivery(self._writer, self._health, copies, drained, envelope, recipients)
+        copies: dict[str, Copy] = {}
+        for place, destination in enumerate(destinations):
+            folder = self.folder(destination)
+            if folder.path in copies:
+                copies[folder.path].places.append(place)
+            else:
+                copies[folder.path] = Copy(folder, head, place)
+        return _PairDelivery(self._writer, self._health, tuple(copies.values()), drained, envelope, destinations)
 
 
 class _PairDelivery(FileDelivery):
     """The message and its envelope."""
 
-    __slots__ = ("_envelope", "_recipients", "_size")
+    __slots__ = ("_destinations", "_envelope", "_size")
 
     def __init__(
         self,
@@ -92,11 +93,11 @@ class _PairDelivery(FileDelivery):
         copies: Sequence[Copy],
         drained: Callable[[], None],
         envelope: Envelope,
-        recipients: Sequence[Sequence[Destination]],
+        destinations: Sequence[Destination],
     ) -> None:
-        super().__init__(writer, health, copies, drained)
+        super().__init__(writer, health, copies, drained, is_lmtp=envelope.is_lmtp)
         self._envelope = envelope
-        self._recipients = recipients
+        self._destinations = destinations
         self._size = 0
 
     def tmp_name(self) -> str:
@@ -106,10 +107,9 @@ class _PairDelivery(FileDelivery):
         self._size = size
         return f"{self._envelope.queue_id}.eml"
 
-    def stage_more(self) -> None:
-        name = f"{self._envelope.queue_id}.json"
-        for copy, recipients in zip(self._copies, self._recipients, strict=True):
-            self.create_last(copy.folder, name, _as_json(self._envelope, recipients, self._size))
+    def stage_more(self, copy: Copy) -> None:
+        recipients = [self._destinations[place] for place in copy.places]
+        self.create_last(copy, f"{self._envelope.queue_id}.json", _as_json(self._envelope, recipients, self._size))
 
 
 def _as_json(envelope: Envelope, destinations: Sequence[Destination], size: int) -> bytes:

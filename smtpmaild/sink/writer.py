@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from smtpmaild.facts import Log
 from smtpmaild.sink import Post, disk
@@ -79,6 +79,14 @@ class Folder(Protocol):
         ...
 
 
+class Fault(NamedTuple):
+    """Why something could not be stored: the step that failed, and where."""
+
+    step: str
+    path: str
+    error: OSError
+
+
 class Job(Protocol):
     """One message for one store, as the writer sees it. All but `flushed` and `settle` run in a writer thread."""
 
@@ -90,6 +98,11 @@ class Job(Protocol):
     @property
     def has_last(self) -> bool:
         """There are files that must become visible only when the others are durable; known after stage()."""
+        ...
+
+    @property
+    def faults(self) -> Sequence[Fault]:
+        """What went wrong with parts of the job while the rest of it went on."""
         ...
 
     def flush(self) -> int:
@@ -291,6 +304,9 @@ class _Committer:
             self._answer(partial(_tell_flushed, flushed))
         if jobs:
             self._commit(jobs)
+            for job in jobs:
+                for fault in job.faults:
+                    self._note(fault)
             outcomes, self._outcomes = self._outcomes, []
             self._answer(partial(_tell_outcomes, outcomes, self._log))
             self._report()
@@ -378,6 +394,10 @@ class _Committer:
         job.withdraw()
         path = job.failed(error)
         self._outcomes.append((job, reply_to(error)))
+        self._note(Fault(step, path, error))
+
+    def _note(self, fault: Fault) -> None:
+        step, path, error = fault
         failure = self._failures.setdefault((step, error.errno or 0), _Failure(path, str(error.strerror or error)))
         failure.messages += 1
 

@@ -51,7 +51,9 @@ def to(mailbox: str, domain: str = "example.com", subaddress: str = "", address:
     return Destination("mail", domain, mailbox, subaddress, Address(local_part, its_domain, text))
 
 
-def make_envelope(destinations: Sequence[Destination] = (), body: BodyType = BodyType.SEVEN_BIT) -> Envelope:
+def make_envelope(
+    destinations: Sequence[Destination] = (), body: BodyType = BodyType.SEVEN_BIT, *, is_lmtp: bool = False
+) -> Envelope:
     return Envelope(
         queue_id=queue_id.make(),
         session_id="S1",
@@ -67,6 +69,7 @@ def make_envelope(destinations: Sequence[Destination] = (), body: BodyType = Bod
             Recipient(each.recipient, Route(Rule("local"), RECIPIENT_OK, (each,)), {"NOTIFY": "NEVER"})
             for each in destinations
         ],
+        is_lmtp=is_lmtp,
     )
 
 
@@ -88,8 +91,8 @@ class Store:
         self.sink.start(self.posted.put)
         return self
 
-    def begin(self, *destinations: Destination, body: BodyType = BodyType.SEVEN_BIT) -> Delivery:
-        return self.sink.begin(make_envelope(destinations, body), destinations, self._drained)
+    def begin(self, *destinations: Destination, body: BodyType = BodyType.SEVEN_BIT, is_lmtp: bool = False) -> Delivery:
+        return self.sink.begin(make_envelope(destinations, body, is_lmtp=is_lmtp), destinations, self._drained)
 
     def _drained(self) -> None:
         self.drained += 1
@@ -128,6 +131,16 @@ class Store:
         delivery = self.begin(*to, body=body)
         self.write(delivery, *chunks)
         return self.settle(delivery)[0]
+
+    def deliver_each(self, *chunks: bytes, to: Sequence[Destination]) -> list[str]:
+        """The same under LMTP: what came of each destination."""
+        delivery = self.begin(*to, is_lmtp=True)
+        self.write(delivery, *chunks)
+        outcomes: list[Outcome] = []
+        delivery.commit(outcomes.append)
+        self.run_until(lambda: outcomes)
+        (outcome,) = outcomes
+        return [str(reply) for reply in ([outcome] * len(to) if isinstance(outcome, Reply) else outcome)]
 
     def write(self, delivery: Delivery, *chunks: bytes) -> None:
         for chunk in (RECEIVED, *chunks):
