@@ -7,7 +7,7 @@ decides anything, touches the disk or opens a socket; that begins with the plan 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from smtpmaild.config import load
@@ -33,7 +33,7 @@ from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.discard import DiscardOptions
 from smtpmaild.sink.writer import Writer
-from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect, Extension, ServerOptions
+from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
 
 
@@ -148,17 +148,22 @@ def build_door(config: Config, listener: ListenerConfig, service: Service) -> Do
     """A listener as its sessions meet it."""
     here = config.at(listener)
     timeouts, limits = here.timeouts, here.limits
-    trusted = service
-    if listener.xforward_from:
-        trusted = replace(service, dialect=build_dialect(config, listener, (*_offered(listener), XFORWARD)))
     return Door(
         service=service,
-        trusted_service=trusted,
-        trusted_networks=listener.xforward_from,
-        timeouts=Timeouts(timeouts.greeting, timeouts.command, timeouts.data_block, timeouts.session),
+        xforward_networks=listener.xforward_from,
+        xclient_networks=listener.xclient_from,
+        offering={
+            frozenset(row.keyword for row in rows): _offering(config, listener, service, rows) for rows in _TRUSTED_ROWS
+        }
+        if listener.xforward_from or listener.xclient_from
+        else {},
+        timeouts=Timeouts(
+            timeouts.greeting, timeouts.command, timeouts.data_block, timeouts.session, timeouts.proxy_header
+        ),
         limits=_connection_limits(config, listener),
         greeting_delay=listener.greeting_delay,
         body_rate=limits.body_rate,
+        trusted_proxies=listener.trusted_proxies if listener.proxy_protocol else None,
     )
 
 
@@ -173,6 +178,14 @@ def _connection_limits(config: Config, listener: ListenerConfig) -> ConnectionLi
         here=here.connections if "connections" in own else 0,
         name=listener.name if own else "",
     )
+
+
+#: What peers may be offered that are trusted to speak for others.
+_TRUSTED_ROWS: Sequence[tuple[Extension, ...]] = ((XFORWARD,), (XCLIENT,), (XFORWARD, XCLIENT))
+
+
+def _offering(config: Config, listener: ListenerConfig, service: Service, rows: tuple[Extension, ...]) -> Service:
+    return replace(service, dialect=build_dialect(config, listener, (*_offered(listener), *rows)))
 
 
 def plan(

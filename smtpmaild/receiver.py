@@ -48,6 +48,7 @@ from smtpmaild.smtp.events import (
     Mail,
     Rcpt,
     StartTls,
+    XClient,
     XForward,
 )
 from smtpmaild.smtp.extension import Dialect
@@ -123,12 +124,13 @@ class Receiver:
 
     resume: called in the loop's thread with what `handle` could only answer with WAIT.
     effect: False when a callback of this event asked that nothing but the reply happens.  is_over: a callback asked
-    to end the session after the reply.
+    to end the session after the reply.  admit: counts another client in place of the one before, when XCLIENT names
+    one; None, or why it may not come in.
     """
 
     __slots__ = (
         "_binding", "_exchange", "_is_stopped", "_reception", "_refusals", "_resume", "_started_at", "_transaction",
-        "chain", "effect", "forwarded", "is_over", "service", "session",
+        "admit", "chain", "effect", "forwarded", "is_over", "service", "session",
     )  # fmt: skip
 
     def __init__(
@@ -139,6 +141,7 @@ class Receiver:
         self.session = Session(session_id, service.listener, service.dialect.options.hostname, peer)
         self.effect = True
         self.is_over = False
+        self.admit: Callable[[Peer], Reply | None] = _anybody
         self.forwarded: Mapping[str, str | None] = _NOTHING
         self._resume = resume
         self._started_at = started_at
@@ -191,10 +194,10 @@ class Receiver:
 
     # The session
 
-    def _connected(self, event: Connected) -> Result | Awaitable[Result]:
+    def _connected(self, event: Connected | XClient) -> Result | Awaitable[Result]:
         return self._ask(Moment.BANNER, self._connected_decided, event, self.session)
 
-    def _connected_decided(self, verdict: Verdict, event: Connected) -> Result:
+    def _connected_decided(self, verdict: Verdict, event: Connected | XClient) -> Result:
         if verdict is not None and not verdict.is_positive:
             self.service.metrics.sessions_refused += 1
             self._note_refusal("connect", "", verdict)
@@ -251,6 +254,35 @@ class Receiver:
         return self._ask(Moment.XFORWARD, decided, event, self.session, attributes)
 
     # Trust
+
+    def _xclient(self, event: XClient) -> Result | Awaitable[Result]:
+        """The session begins again, with the client that this peer speaks for."""
+        self._speak_for(event.attributes)
+        session = self.session
+        self.service.log.info(
+            "client_named",
+            session_id=session.session_id,
+            listener=session.listener,
+            peer=str(session.peer),
+            **self._client_facts(),
+            **self._trust_facts(),
+        )
+        refusal = self.admit(session.peer)
+        return self._connected(event) if refusal is None else self._note_refusal("connect", "", refusal)
+
+    def _speak_for(self, said: Mapping[str, str | None]) -> None:
+        """Take on the client that XCLIENT named. TLS stays as it is, and so does who may say XCLIENT."""
+        self._forget_transaction()
+        session = self.session
+        if session.proxy is None:
+            session.proxy = session.peer
+        host = (said["addr"] or "") if "addr" in said else session.peer.host
+        session.peer = Peer(host, int(said.get("port") or 0))
+        session.client_name = said.get("name") or ""
+        session.hello, session.is_extended = said.get("helo") or "", False
+        session.user = said.get("login") or ""
+        session.talked_early = False
+        session.proxy_facts = {name: value for name in _ONLY_LOGGED if (value := said.get(name))}
 
     def _start_tls(self, event: StartTls) -> Result:
         return event.success
@@ -620,6 +652,7 @@ class Receiver:
         self._is_stopped = True
         self._forget_transaction()
         self._cancel_exchange()
+        self.admit = _anybody
         self._resume = _nobody  # who waited for us; it holds us, and we would hold it until the collector comes
         session = self.session
         # A proxy looks every few seconds whether we are there; that is no news as long as all is well.
@@ -757,6 +790,11 @@ def _nobody(result: Result) -> None:
     """In place of `resume` once the session is over."""
 
 
+def _anybody(_client: Peer) -> Reply | None:
+    """Where nobody counts clients."""
+    return None
+
+
 def _or_success(verdict: Verdict, event: Connected | LineTooLong) -> Result:
     return verdict or event.success
 
@@ -766,6 +804,8 @@ _NOTHING: Mapping[str, str | None] = MappingProxyType({})
 _BODY_TYPES: Mapping[str, BodyType] = {body.value: body for body in BodyType}
 _VERBS_WITH_ARGUMENT = frozenset(("VRFY", "EXPN", "HELP"))
 _MOMENTS: Mapping[str, Moment] = {moment.value: moment for moment in Moment}
+#: What XCLIENT tells of a client that decides nothing here.
+_ONLY_LOGGED = ("proto", "helo", "destaddr", "destport")
 _WORSE = {2: 0, 3: 0, 5: 1, 4: 2}
 #: First digit of the reply to a message -> its event in the log, and where it is counted.
 _CONCLUSIONS = {
@@ -781,6 +821,7 @@ _EVENT_NAMES: Mapping[type, str] = {
     Body: "DATA-PART",
     EndOfData: "DATA",
     XForward: "XFORWARD",
+    XClient: "XCLIENT",
     StartTls: "STARTTLS",
     Auth: "AUTH",
     AuthResponse: "AUTH",
@@ -797,6 +838,7 @@ _HANDLERS: Mapping[type, Callable[[Receiver, Any], Result | Awaitable[Result]]] 
     EndOfData: Receiver._end_of_data,
     Command: Receiver._command,
     XForward: Receiver._xforward,
+    XClient: Receiver._xclient,
     StartTls: Receiver._start_tls,
     Auth: Receiver._auth,
     AuthResponse: Receiver._auth_response,

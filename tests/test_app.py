@@ -177,11 +177,23 @@ def test_extensions_are_offered_where_they_are_not_disabled() -> None:
 def test_only_trusted_peers_are_offered_xforward() -> None:
     doors = build(LARGE).doors
     mx = doors["mx"]
-    assert mx.trusted_networks == (ip_network("192.0.2.0/24"),)
+    assert mx.xforward_networks == (ip_network("192.0.2.0/24"),)
     assert "XFORWARD" in keywords(mx.service_for(Peer("192.0.2.9")))
     assert "CHUNKING" not in keywords(mx.service_for(Peer("192.0.2.9")))
     assert "XFORWARD" not in keywords(mx.service_for(Peer("198.51.100.9")))
-    assert doors["local"].trusted_service is doors["local"].service
+    assert doors["local"].offering == {}
+
+
+def test_door_behind_a_balancer_knows_whom_to_believe() -> None:
+    listener = "trusted_proxies: [192.0.2.8], xclient_from: [192.0.2.9]"
+    text = SMALL.replace("listeners:", "listeners:\n  - {name: local, listen: ['127.0.0.1:26']}")
+    text = text.replace("name: mx,", f"name: mx, proxy_protocol: true, {listener},")
+    doors = build(text + "timeouts: {proxy_header: 3s}\n").doors
+    assert doors["mx"].trusted_proxies == (ip_network("192.0.2.8"),)
+    assert doors["mx"].timeouts.proxy_header == 3
+    assert "XCLIENT" in keywords(doors["mx"].service_for(Peer("192.0.2.9")))
+    assert "XCLIENT" not in keywords(doors["mx"].service_for(Peer("192.0.2.8")))
+    assert doors["local"].trusted_proxies is None
 
 
 def test_limits_and_timeouts_reach_the_door() -> None:

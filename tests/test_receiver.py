@@ -29,6 +29,7 @@ from smtpmaild.smtp.events import (
     LineTooLong,
     Mail,
     Rcpt,
+    XClient,
     XForward,
 )
 from smtpmaild.smtp.reply import Reply
@@ -669,6 +670,64 @@ def test_probe_of_a_proxy_is_no_news(events: list[Event], is_news: bool) -> None
     it.says(*events)
     it.receiver.stop("")
     assert bool(it.log.named("session_closed")) == is_news
+
+
+def xclient(**attributes: str | None) -> XClient:
+    return XClient(attributes, BANNER.success)
+
+
+def test_session_begins_again_with_the_client_that_is_named() -> None:
+    it = desk()
+    it.says(BANNER, EHLO, XForward({"addr": "198.51.100.1"}))
+    named = xclient(
+        addr="2001:db8::1", port="99", name="c.example", helo="c", login="alice", proto="SMTP", destport="25"
+    )
+    assert it.say(named) == BANNER.success
+    session = it.session
+    assert (session.peer, session.proxy) == (Peer("2001:db8::1", 99), Peer("192.0.2.1", 4711))
+    assert (session.client_name, session.hello, session.user, session.is_extended) == ("c.example", "c", "alice", False)
+    assert it.receiver.forwarded == {}
+    it.send(b"text")
+    facts = it.log.only("message_accepted")
+    assert (facts["peer"], facts["proxy"], facts["user"]) == ("[2001:db8::1]:99", "192.0.2.1:4711", "alice")
+    assert facts["proxied"] == {"proto": "SMTP", "helo": "c", "destport": "25"}
+    assert it.log.only("client_named")["peer"] == "[2001:db8::1]:99"
+
+
+def test_client_without_address_is_nowhere() -> None:
+    it = desk()
+    it.say(xclient(addr=None, name=None))
+    assert (it.session.peer, it.session.client_name) == (Peer(""), "")
+    it.say(xclient(addr="198.51.100.1"))
+    it.say(xclient(helo="x"))
+    assert it.session.peer == Peer("198.51.100.1")
+    assert it.session.proxy == Peer("192.0.2.1", 4711)  # the first one, at the end of the connection
+
+
+def test_policies_are_asked_about_the_client_that_is_named() -> None:
+    class NotThisOne(Policy):
+        name = "not this one"
+
+        def connect(self, session: Session) -> Reply | None:
+            return REFUSED if session.peer.host == "198.51.100.1" else None
+
+    it = desk(NotThisOne())
+    it.says(BANNER, EHLO)
+    assert it.say(xclient(addr="198.51.100.1")) == Reply(554, "5.7.1", "No")
+
+
+def test_client_that_is_one_too_many_is_refused() -> None:
+    it = desk()
+    full = Reply(421, "", "full")
+    asked: list[Peer] = []
+
+    def admit(client: Peer) -> Reply:
+        asked.append(client)
+        return full
+
+    it.receiver.admit = admit
+    assert it.say(xclient(addr="198.51.100.1")) == full
+    assert asked == [Peer("198.51.100.1")]
 
 
 def test_refused_attributes_are_not_kept() -> None:

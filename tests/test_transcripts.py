@@ -20,7 +20,7 @@ from transcripts import (
     without_queue_ids,
 )
 
-from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, ServerOptions
+from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, ServerOptions
 from smtpmaild.smtp.reply import Reply
 
 FILES = sorted(FOLDER.glob("*.smtp"))
@@ -58,7 +58,7 @@ BEGINNINGS = [
 def test_any_other_dialogue_breaks_nothing(beginning: bytes, rest: list[bytes], verdicts: dict[str, Reply]) -> None:
     """What was said in one dialogue is said in another: no bug, nothing left open, however it is cut."""
     options = ServerOptions("mx.local.example", message_size=3000, bad_commands=1000, to_ascii=to_ascii)
-    transcript = Transcript("mixed", options, (*EXTENSIONS, XFORWARD), verdicts)
+    transcript = Transcript("mixed", options, (*EXTENSIONS, XFORWARD, XCLIENT), verdicts)
     transcript.steps = [Say(beginning), *map(Say, rest)]
     whole, cut = play_whole(transcript), play_byte_by_byte(transcript)
     for played in (whole, cut):

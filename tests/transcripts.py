@@ -45,7 +45,7 @@ from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import Door, Listener, Room
 from smtpmaild.sink import Outcome, Post
 from smtpmaild.smtp.address import Address, no_idna
-from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect, Extension, ServerOptions
+from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
 
 FOLDER = Path(__file__).parent / "transcripts"
@@ -131,14 +131,17 @@ def read_transcript(path: Path) -> Transcript:
     return transcript
 
 
+_TRUSTED_ONLY = {"xforward": XFORWARD, "xclient": XCLIENT}
+
+
 def _read_config(transcript: Transcript, rest: str, where: str) -> None:
     for setting in shlex.split(rest):
         name, _, value = setting.partition("=")
         if name == "disable":
             off = value.split(",")
             transcript.extensions = tuple(row for row in transcript.extensions if row.keyword not in off)
-        elif name == "xforward":
-            transcript.extensions = (*transcript.extensions, XFORWARD)
+        elif name in _TRUSTED_ONLY:
+            transcript.extensions = (*transcript.extensions, _TRUSTED_ONLY[name])
         elif name.removeprefix("refuse_") in STAGES:
             code, enhanced, text = value.split(" ", 2)
             transcript.verdicts[name.removeprefix("refuse_")] = Reply(int(code), enhanced, text)
@@ -390,7 +393,7 @@ def play_over_socket_with_uvloop(transcript: Transcript) -> Played:
 async def _play_over_socket(transcript: Transcript) -> Played:
     server = Server(transcript)
     is_empty = asyncio.Event()
-    door = Door(server.service, server.service)
+    door = Door(server.service)
     listener = Listener(door, Counts(1).worker(0), Room(10), asyncio.get_running_loop(), is_empty.set)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         await listener.open(listening, 1)

@@ -145,10 +145,28 @@ def _unix_options(config: Config) -> Findings:
 
 def _trusted_proxies(config: Config) -> Findings:
     for number, listener in enumerate(config.listeners):
-        for index, network in enumerate(listener.xforward_from):
-            if network.prefixlen == 0:
-                message = f"{network} is everybody: any client could give itself another address with XFORWARD"
-                yield Finding(("listeners", number, "xforward_from", index), message)
+        trusted = {
+            "xforward_from": (listener.xforward_from, " with XFORWARD"),
+            "xclient_from": (listener.xclient_from, " with XCLIENT"),
+            "trusted_proxies": (listener.trusted_proxies, ""),
+        }
+        for key, (networks, how) in trusted.items():
+            for index, network in enumerate(networks):
+                if network.prefixlen == 0:
+                    message = f"{network} is everybody: any client could give itself another address{how}"
+                    yield Finding(("listeners", number, key, index), message)
+
+
+def _proxy_protocol(config: Config) -> Findings:
+    for number, listener in enumerate(config.listeners):
+        name = listener.name
+        is_local = all(isinstance(address, UnixAddress) for address in listener.listen)
+        if listener.proxy_protocol and not listener.trusted_proxies and not is_local:
+            message = f"whom does listener '{name}' believe? Name the balancers in trusted_proxies"
+            yield Finding(("listeners", number, "proxy_protocol"), message, of_key=True)
+        if listener.trusted_proxies and not listener.proxy_protocol:
+            message = f"'trusted_proxies' is for proxy_protocol, which listener '{name}' does not have"
+            yield Finding(("listeners", number, "trusted_proxies"), message, "warning", of_key=True)
 
 
 def _stores(config: Config) -> Findings:
@@ -384,6 +402,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _listen_addresses,
     _unix_options,
     _trusted_proxies,
+    _proxy_protocol,
     _accepts_something,
     _stores,
     _unused_stores,

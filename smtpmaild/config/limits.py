@@ -68,6 +68,9 @@ class DoorTimeouts(Section):
     command: Duration = Field(300.0, gt=0, description="For each further command.")
     data_block: Duration = Field(180.0, gt=0, description="For the next piece of a message.")
     session: Duration = Field(14_400.0, ge=0, description="For a whole session, whatever it does; 0: no limit.")
+    proxy_header: Duration = Field(
+        5.0, gt=0, description="For the PROXY header, where a listener has proxy_protocol; TCP may repeat it after 3 s."
+    )
 
 
 class Timeouts(DoorTimeouts):

@@ -104,8 +104,22 @@ class Listener(Section):
         description="How long to wait before the greeting. Clients that talk into it are caught by the policy "
         "early_talker.",
     )
+    proxy_protocol: StrictBool = Field(
+        False,
+        description="Every connection begins with a PROXY header (version 1 or 2) that names the real client, as "
+        "HAProxy and other balancers send it. Who sends none gets no greeting.",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (), description="Networks of those balancers; nobody else may connect.", examples=[["192.0.2.8"]]
+    )
     xforward_from: tuple[Network, ...] = Field(
-        (), description="Networks of proxies that may tell the original client by XFORWARD. Empty: nobody."
+        (),
+        description="Networks of proxies that may tell the original client by XFORWARD, for the log. Empty: nobody.",
+    )
+    xclient_from: tuple[Network, ...] = Field(
+        (),
+        description="Networks of proxies that may speak for another client by XCLIENT, which every rule and limit then "
+        "sees in their place. Empty: nobody.",
     )
     add_missing_headers: StrictBool = Field(
         False, description="Put Date and Message-ID in front of messages that have none (RFC 6409 8)."

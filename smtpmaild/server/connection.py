@@ -75,6 +75,8 @@ class Connection(asyncio.BufferedProtocol):
         if header is not None:
             session = self._dialogue.receiver.session
             session.proxy, session.is_probe, session.proxy_facts = proxy, header.is_probe, header.facts
+        if door.xclient_networks:
+            self._dialogue.receiver.admit = self._admit
         now = listener.loop.time()
         if door.timeouts.session:
             self._ends_at = now + door.timeouts.session
@@ -123,6 +125,11 @@ class Connection(asyncio.BufferedProtocol):
         self._listener.forget(self, self._ip)
 
     # What the dialogue calls
+
+    def _admit(self, client: Peer) -> Reply | None:
+        """Count this client in place of the one before."""
+        before, self._ip = self._ip, client.ip
+        return None if self._listener.exchange(before, self._ip) else self._too_many()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         tasks = self._listener.tasks
@@ -227,9 +234,12 @@ class Connection(asyncio.BufferedProtocol):
         service.log.warning(
             "connection_limit_reached", listener=self._door.name, peer=str(self._dialogue.receiver.session.peer)
         )
+        self._dialogue.refuse(self._too_many())
+
+    def _too_many(self) -> Reply:
         # In place of the greeting, so without an enhanced code (RFC 2034 §4).
-        hostname = service.dialect.options.hostname
-        self._dialogue.refuse(Reply(421, "", f"{hostname} Too many connections, try again later"))
+        hostname = self._door.service.dialect.options.hostname
+        return Reply(421, "", f"{hostname} Too many connections, try again later")
 
     def _hang_up(self) -> None:
         farewell = self._dialogue.protocol.farewell

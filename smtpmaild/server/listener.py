@@ -11,8 +11,8 @@ import asyncio
 import resource
 import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -54,14 +54,16 @@ class ConnectionLimits:
 class Door:
     """A listener as its sessions meet it.
 
-    service: for everybody.  trusted_service: for peers in trusted_networks, who are offered XFORWARD.
+    service: for everybody.  xforward_networks, xclient_networks: who is offered these commands as well.  offering: the
+    service with them, by their keywords; without an entry it is `service`.
     greeting_delay: seconds before the banner.  body_rate: the slowest a body may come, bytes a second, 0 for any.
     trusted_proxies: whose connections begin with a PROXY header, and nobody else's come in; None: no PROXY protocol.
     """
 
     service: Service
-    trusted_service: Service
-    trusted_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    xforward_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    xclient_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    offering: Mapping[frozenset[str], Service] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
     limits: ConnectionLimits = ConnectionLimits()
     greeting_delay: float = 0.0
@@ -75,15 +77,18 @@ class Door:
 
     def service_for(self, peer: Peer) -> Service:
         """What this peer may use."""
-        if not self.trusted_networks:
+        if not (self.xforward_networks or self.xclient_networks):
             return self.service
-        ip = peer.ip
-        return self.trusted_service if ip and any(ip in net for net in self.trusted_networks) else self.service
+        keywords = set()
+        if _is_in(peer.ip, self.xforward_networks):
+            keywords.add("XFORWARD")
+        if _is_in(peer.ip, self.xclient_networks):
+            keywords.add("XCLIENT")
+        return self.offering.get(frozenset(keywords), self.service)
 
     def trusts(self, proxy: Peer) -> bool:
         """May it tell us who its client is? Who can connect to a Unix socket has the permission of the file."""
-        ip = proxy.ip
-        return ip is None or any(ip in network for network in self.trusted_proxies or ())
+        return proxy.ip is None or _is_in(proxy.ip, self.trusted_proxies or ())
 
     def has_room(self, counts: WorkerCounts, ip: IpAddress | None) -> bool:
         """Count a connection that has come in; False if it is one too many (it is counted all the same)."""
@@ -95,6 +100,10 @@ class Door:
             and (not limits.per_network or occupancy.network <= limits.per_network)
             and (not limits.here or occupancy.named <= limits.here)
         )
+
+
+def _is_in(ip: IpAddress | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    return ip is not None and any(ip in network for network in networks)
 
 
 @dataclass(slots=True)
@@ -194,6 +203,11 @@ class Listener:
         if self._is_draining:  # it was on its way when we closed
             connection.drain()
         return self.door.has_room(self.counts, ip) and self.room.taken <= self.room.limit
+
+    def exchange(self, before: IpAddress | None, ip: IpAddress | None) -> bool:
+        """A connection stands for another client now; False if that is one too many (counted all the same)."""
+        self.counts.leave(before, self.door.limits.name)
+        return self.door.has_room(self.counts, ip)
 
     def forget(self, connection: Connection | Preface, ip: IpAddress | None) -> None:
         """The connection is gone."""

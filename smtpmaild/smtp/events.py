@@ -92,6 +92,18 @@ class XForward:
 
 
 @dataclass(slots=True)
+class XClient:
+    """XCLIENT from a peer that may send it: the client it speaks for, of all such commands together.
+
+    The session begins again with this client, so the reply is the banner, or its refusal. ADDR begins another client:
+    what was said of the one before is forgotten.
+    """
+
+    attributes: Mapping[str, str | None]
+    success: Reply
+
+
+@dataclass(slots=True)
 class StartTls:
     """STARTTLS, with nothing behind it. After a 220 the session waits for the handshake and for restart()."""
 
@@ -132,5 +144,5 @@ class LineTooLong:
 
 Event = (
     Connected | Hello | Mail | Rcpt | Data | Body | EndOfData | Command
-    | XForward | StartTls | Auth | AuthResponse | AuthCancelled | LineTooLong
+    | XForward | XClient | StartTls | Auth | AuthResponse | AuthCancelled | LineTooLong
 )  # fmt: skip

@@ -107,7 +107,7 @@ def _limits(options: ServerOptions) -> str:
     return f"{mail_max}RCPTMAX={options.recipients}"
 
 
-#: In the order of the EHLO reply. XFORWARD is offered to trusted peers only.
+#: In the order of the EHLO reply. XFORWARD and XCLIENT are offered to trusted peers only.
 EXTENSIONS: tuple[Extension, ...] = (
     Extension("PIPELINING"),  # RFC 2920
     # RFC 1870 §3: size-value ::= 1*20DIGIT; §5: the MAIL line grows by 26
@@ -139,6 +139,8 @@ EXTENSIONS: tuple[Extension, ...] = (
 )
 #: Postfix's XFORWARD, with the attributes of its README; each value is xtext of at most 255 octets.
 XFORWARD = Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", verbs=("XFORWARD",))
+#: Postfix's XCLIENT. For who is not trusted it is a command that is not known.
+XCLIENT = Extension("XCLIENT", lambda _: "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", verbs=("XCLIENT",))
 
 #: Verbs that RFC 5321 knows without any extension.
 BASE_VERBS = (
@@ -242,8 +244,9 @@ class Dialect:
 
 # RFC 3207 §4: 530 "to every command other than NOOP, EHLO, STARTTLS, or QUIT".
 _BEFORE_TLS = frozenset(("NOOP", "EHLO", "LHLO", "STARTTLS", "QUIT"))
-# RFC 4954 §6: 530 to "any command other than AUTH, EHLO, HELO, NOOP, RSET, or QUIT"; and TLS may come first.
-_BEFORE_AUTH = frozenset(("AUTH", "EHLO", "HELO", "LHLO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP"))
+# RFC 4954 §6: 530 to "any command other than AUTH, EHLO, HELO, NOOP, RSET, or QUIT"; TLS may come first, and XCLIENT
+# may bring the login along.
+_BEFORE_AUTH = frozenset(("AUTH", "EHLO", "HELO", "LHLO", "NOOP", "RSET", "QUIT", "STARTTLS", "HELP", "XCLIENT"))
 
 
 def _locked(options: ServerOptions, security: Security, *, might_authenticate: bool) -> dict[str, Reply]:

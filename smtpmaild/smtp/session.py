@@ -20,6 +20,7 @@ from typing import Final
 
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.address import parse_forward_path, parse_reverse_path
+from smtpmaild.smtp.attributes import parse_xclient, parse_xforward
 from smtpmaild.smtp.command import (
     after_keyword,
     decode_base64,
@@ -45,13 +46,13 @@ from smtpmaild.smtp.events import (
     Mail,
     Rcpt,
     StartTls,
+    XClient,
     XForward,
 )
 from smtpmaild.smtp.extension import BASE_LINE_LIMIT, Dialect, Security
 from smtpmaild.smtp.lines import BadLine, LineBuffer
 from smtpmaild.smtp.reply import Reply, printable
 from smtpmaild.smtp.state import NEXT, OTHER_REFUSALS, Cause, State
-from smtpmaild.smtp.xforward import parse_xforward
 
 # A peer that pipelines commands and never reads the replies gets no more than this before the session stalls: 64 KiB
 # of "EHLO x" would otherwise be answered with megabytes.
@@ -96,8 +97,8 @@ class ServerSession:
     __slots__ = (
         "_bad_commands", "_checker", "_chunk", "_decoder", "_dialect", "_end_was_seen", "_input", "_is_extended",
         "_is_shutting_down", "_is_utf8", "_line", "_locked", "_may_be_secret", "_output", "_output_size", "_parameters",
-        "_pending", "_recipients", "_refused_recipients", "_state", "farewell", "has_begun", "is_authenticated",
-        "is_closed", "is_upgrading", "refusals",
+        "_pending", "_recipients", "_refused_recipients", "_spoken_for", "_state", "farewell", "has_begun",
+        "is_authenticated", "is_closed", "is_upgrading", "refusals",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect) -> None:
@@ -117,6 +118,7 @@ class ServerSession:
         self._is_shutting_down = False
         self._bad_commands = 0
         self._line = ""
+        self._spoken_for: Mapping[str, str | None] = {}  # what XCLIENT said of the client
         self._may_be_secret = False  # a refused AUTH may be followed by what it would have asked for
         self.refusals: tuple[tuple[str, Reply], ...] = ()
         self._refused_recipients = 0
@@ -228,6 +230,7 @@ class ServerSession:
         """
         self.speak(self._dialect.at(security))
         self._is_extended = self.is_authenticated = self.is_upgrading = False
+        self._spoken_for = {}
         self._unlock()
         self._input.limit = self._dialect.line_limit
         self._input.clear()
@@ -500,6 +503,14 @@ class ServerSession:
             return AuthCancelled(replies.AUTH_CANCELLED)
         return AuthCancelled(replies.AUTH_NOT_BASE64) if data is None else AuthResponse(data)
 
+    def _xclient(self, verb: str, argument: str) -> _Step:
+        attributes = parse_xclient(argument)
+        if isinstance(attributes, Reply):
+            return self._refuse(attributes)
+        if "addr" not in attributes:
+            attributes = {**self._spoken_for, **attributes}
+        return XClient(attributes, self._dialect.banner)
+
     def _other(self, verb: str, argument: str) -> _Step:
         options = self._dialect.options
         answer = _UNHEARD.get(verb, replies.COMMAND_OK) or self._dialect.help
@@ -645,6 +656,14 @@ class ServerSession:
             self._input.clear()
             self._move(Cause.STARTTLS)
 
+    def _after_xclient(self, event: Event, reply: Reply) -> None:
+        assert isinstance(event, XClient)
+        self._spoken_for = event.attributes
+        self._is_extended = False
+        self.is_authenticated = bool(event.attributes.get("login"))
+        self._unlock()
+        self._move(Cause.XCLIENT if reply.is_positive else Cause.XCLIENT_REFUSED)
+
     def _after_auth(self, event: Event, reply: Reply) -> None:
         if reply.code == 334:
             self._move(Cause.CHALLENGE)
@@ -668,8 +687,8 @@ class ServerSession:
 _LONG_COMMANDS = frozenset((b"MAIL", b"AUTH"))
 _NO_PARAMETERS: Mapping[str, str] = {}
 # RFC 2034 §4: "except the initial greeting and any response to HELO or EHLO", whatever a policy says there.
-_WITHOUT_ENHANCED_CODE = frozenset((Connected, Hello))
-_IRREVOCABLE = frozenset((Connected, EndOfData))
+_WITHOUT_ENHANCED_CODE = frozenset((Connected, XClient, Hello))
+_IRREVOCABLE = frozenset((Connected, XClient, EndOfData))
 _WITHOUT_TRANSACTION = frozenset((State.START, State.READY, State.CLOSED))
 
 #: How each verb is read. Verbs without a row are those that nobody need hear (`_UNHEARD`) and those of extensions.
@@ -685,6 +704,7 @@ _COMMANDS: Mapping[str, Callable[[ServerSession, str, str], _Step]] = {
     "VRFY": ServerSession._query,
     "EXPN": ServerSession._query,
     "XFORWARD": ServerSession._xforward,
+    "XCLIENT": ServerSession._xclient,
     "STARTTLS": ServerSession._starttls,
     "AUTH": ServerSession._auth,
 }
@@ -711,6 +731,7 @@ _EFFECTS: Mapping[type, Callable[[ServerSession, Event, Reply], None]] = {
     EndOfData: ServerSession._after_end,
     Command: ServerSession._after_command,
     XForward: ServerSession._after_nothing,
+    XClient: ServerSession._after_xclient,
     StartTls: ServerSession._after_starttls,
     Auth: ServerSession._after_auth,
     AuthResponse: ServerSession._after_auth,

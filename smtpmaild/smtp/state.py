@@ -51,6 +51,8 @@ class Cause(Enum):
     RSET = "RSET"
     CHALLENGE = "334 to AUTH or to a response"
     AUTH_END = "the end of AUTH, whoever it is"
+    XCLIENT = "XCLIENT"
+    XCLIENT_REFUSED = "the client that XCLIENT named was answered 5yz"
     STARTTLS = "STARTTLS"
     SECURED = "the TLS handshake is done"
     CLOSE = "QUIT, 421 or the end of the connection"
@@ -87,6 +89,13 @@ REFUSALS: Mapping[str, Mapping[State, Reply]] = {
         **_AFTER_REFUSAL,
         **_BETWEEN_CHUNKS,
         State.START: reply.HELLO_FIRST,
+        State.SENDER: reply.BAD_SEQUENCE,
+        State.RECIPIENT: reply.BAD_SEQUENCE,
+    },
+    # XCLIENT_README: at any time, "except in the middle of a mail delivery transaction".
+    "XCLIENT": {
+        **_AFTER_REFUSAL,
+        **_BETWEEN_CHUNKS,
         State.SENDER: reply.BAD_SEQUENCE,
         State.RECIPIENT: reply.BAD_SEQUENCE,
     },
@@ -138,6 +147,8 @@ NEXT: Mapping[Cause, Mapping[State, State]] = {
     Cause.RSET: _GREETED,
     Cause.CHALLENGE: {State.READY: State.AUTHENTICATING},
     Cause.AUTH_END: {State.AUTHENTICATING: State.READY},
+    Cause.XCLIENT: {State.START: State.START, State.READY: State.START},
+    Cause.XCLIENT_REFUSED: {State.START: State.REFUSED, State.READY: State.REFUSED},
     Cause.STARTTLS: dict.fromkeys(_BEFORE_TLS, State.UPGRADING),
     # RFC 3207 §4.2: "Upon completion of the TLS handshake, the SMTP protocol is reset to the initial state (the state
     # in SMTP after a server issues a 220 service ready greeting)." Where TLS came first, the greeting is still to come.

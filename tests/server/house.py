@@ -182,7 +182,7 @@ def make_door(
         log=log,
         metrics=metrics,
     )
-    return Door(service, service, **door)
+    return Door(service, **door)
 
 
 def no_reload() -> Plan:

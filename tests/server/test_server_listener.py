@@ -26,13 +26,27 @@ def door(**options: Any) -> Door:
 def test_trusted_networks_get_the_other_service() -> None:
     plain, trusted = door().service, door(name="trusted").service
     network = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"))
-    one = Door(plain, trusted, network)
+    one = Door(plain, xforward_networks=network, offering={frozenset(["XFORWARD"]): trusted})
     assert one.name == "mx"
     assert one.service_for(Peer("192.0.2.7")) is trusted
     assert one.service_for(Peer("2001:db8::7")) is trusted
     assert one.service_for(Peer("198.51.100.7")) is plain
     assert one.service_for(Peer("")) is plain
-    assert Door(plain, trusted).service_for(Peer("192.0.2.7")) is plain
+    assert Door(plain).service_for(Peer("192.0.2.7")) is plain
+
+
+def test_each_command_of_proxies_has_its_networks() -> None:
+    plain, *others = (door(name=name).service for name in ("mx", "forward", "client", "both"))
+    one = Door(
+        plain,
+        xforward_networks=(ip_network("192.0.2.0/24"),),
+        xclient_networks=(ip_network("192.0.2.128/25"), ip_network("2001:db8::/32")),
+        offering=dict(zip(map(frozenset, (["XFORWARD"], ["XCLIENT"], ["XFORWARD", "XCLIENT"])), others, strict=True)),
+    )
+    offered = {
+        host: one.service_for(Peer(host)).listener for host in ("192.0.2.1", "192.0.2.129", "2001:db8::1", "::1", "")
+    }
+    assert [*offered.values()] == ["forward", "both", "client", "mx", "mx"]
 
 
 @pytest.mark.parametrize(("files", "room"), [(20_000, 19_400), (1024, 768)])

@@ -6,6 +6,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -18,6 +19,7 @@ from smtpmaild.policy import Answer, Policy
 from smtpmaild.policy.early_talker import EarlyTalker
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import ConnectionLimits, Listener, Room, Timeouts
+from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, Dialect
 
 pytestmark = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 
@@ -267,6 +269,34 @@ def test_end_of_the_daemon_ends_who_has_not_said_anything(loop: str) -> None:
             listener.abort()
             assert await at_end(guest) == b""
         assert house.causes == []
+
+    run_loop(go(), loop)
+
+
+def test_client_named_by_xclient_is_counted_instead(loop: str) -> None:
+    async def go() -> None:
+        house = House(limits=ConnectionLimits(per_address=1), xclient_networks=(ip_network("198.51.100.0/24"),))
+        dialect = Dialect(house.door.service.dialect.options, (*EXTENSIONS, XCLIENT))
+        offering = {frozenset(["XCLIENT"]): replace(house.door.service, dialect=dialect)}
+        house.door = replace(house.door, offering=offering)
+        async with listening(house.door) as (listener, address), AsyncExitStack() as stack:
+            one = await stack.enter_async_context(Guest.connected(address))
+            one.writer.write(V1)
+            await one.greet()
+            assert (await one.ask("XCLIENT ADDR=203.0.113.5 PORT=9"))[:3] == "220"
+            two = await stack.enter_async_context(Guest.connected(address))
+            two.writer.write(V1)  # the address is free again
+            await two.greet()
+            assert (await two.ask("XCLIENT ADDR=203.0.113.5"))[:3] == "421"
+            assert await two.is_closed()
+            assert (await one.ask("NOOP"))[:3] == "250"
+            await one.ask("QUIT")
+            await until(lambda: not listener.connections)
+            for client in ("198.51.100.7", "203.0.113.5"):
+                assert listener.counts.enter(ip_address(client)).address == 1
+        named = house.log.named("client_named")[0]
+        # Who is at the other end of the connection stays, though two have spoken for somebody else.
+        assert (named["peer"], str(named["proxy"])[:10]) == ("203.0.113.5:9", "127.0.0.1:")
 
     run_loop(go(), loop)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import idna
 
 from smtpmaild.smtp.events import Auth, AuthResponse, Body, Connected, EndOfData, Event, Hello
-from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect, ServerOptions
+from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, ServerOptions
 from smtpmaild.smtp.reply import AUTHENTICATED, Reply
 from smtpmaild.smtp.session import ServerSession
 
@@ -18,7 +18,7 @@ def to_ascii(domain: str) -> str:
 
 
 OPTIONS = ServerOptions("mx.example", message_size=1000, recipients=5, to_ascii=to_ascii)
-EVERYTHING = (*EXTENSIONS, XFORWARD)
+EVERYTHING = (*EXTENSIONS, XFORWARD, XCLIENT)
 
 
 def agree(event: Event) -> Reply | None:

@@ -19,7 +19,7 @@ COMMAND_STATES = [
     State.CHUNKS_FAILED,
 ]
 #: verbs of extensions that have an order of their own
-EXTENSION_VERBS = {"BDAT", "XFORWARD", "AUTH", "STARTTLS"}
+EXTENSION_VERBS = {"BDAT", "XFORWARD", "XCLIENT", "AUTH", "STARTTLS"}
 #: verb -> the cause that its acceptance is
 CAUSES = {
     "HELO": Cause.HELLO,
@@ -31,6 +31,7 @@ CAUSES = {
     "BDAT": Cause.BDAT,
     "RSET": Cause.RSET,
     "STARTTLS": Cause.STARTTLS,
+    "XCLIENT": Cause.XCLIENT,
     "AUTH": Cause.CHALLENGE,
     "QUIT": Cause.CLOSE,
 }
@@ -57,6 +58,7 @@ RCPT    503     503   503   .      .         503    503
 DATA    503     503   503   554    .         503    503
 BDAT    503     503   503   554    .         .      503
 XFORWARD 503    503   .     503    503       503    503
+XCLIENT 503     .     .     503    503       503    503
 STARTTLS 503    .     .     .      .         503    503
 AUTH    503     503   .     503    503       503    503
 RSET    503     .     .     .      .         .      .

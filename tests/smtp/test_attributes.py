@@ -1,4 +1,4 @@
-"""XFORWARD: attributes in xtext, from peers that are trusted and still not believed blindly."""
+"""XFORWARD and XCLIENT: attributes in xtext, from peers that are trusted and still not believed blindly."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smtpmaild.smtp.attributes import decode_xtext, parse_xclient, parse_xforward
 from smtpmaild.smtp.reply import Reply
-from smtpmaild.smtp.xforward import decode_xtext, parse_xforward
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,37 @@ def test_bad_attributes(argument: str, text: str) -> None:
     refusal = parse_xforward(argument)
     assert isinstance(refusal, Reply)
     assert (refusal.code, refusal.enhanced, refusal.text) == (501, "5.5.4", text)
+
+
+@pytest.mark.parametrize(
+    ("argument", "attributes"),
+    [
+        ("NAME=a_1.b-c.example ADDR=192.0.2.1 PORT=0", {"name": "a_1.b-c.example", "addr": "192.0.2.1", "port": "0"}),
+        ("ADDR=IPV6:2001:DB8:0::1", {"addr": "2001:db8::1"}),
+        ("addr=ipv6:::ffff:192.0.2.1 destaddr=2001:db8::25", {"addr": "192.0.2.1", "destaddr": "2001:db8::25"}),
+        ("PROTO=esmtp HELO=[192.0.2.1]", {"proto": "ESMTP", "helo": "[192.0.2.1]"}),
+        ("LOGIN=a+2Bb@c DESTPORT=65535", {"login": "a+b@c", "destport": "65535"}),
+        ("NAME=[TEMPUNAVAIL] ADDR=[unavailable] LOGIN=[UNAVAILABLE]", {"name": None, "addr": None, "login": None}),
+    ],
+)  # fmt: skip
+def test_attributes_of_a_client(argument: str, attributes: dict[str, str | None]) -> None:
+    assert parse_xclient(argument) == attributes
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "NAME=a..b", "NAME=-a", "NAME=a-.b", "NAME=a+20b", "NAME=", "ADDR=192.0.2.256", "ADDR=192.0.2.1:25",
+        "ADDR=[192.0.2.1]", "ADDR=IPV6:", "ADDR=fe80::1%25eth0", "PORT=65536", "PORT=-1", "PORT=x", "PROTO=LMTP",
+        "DESTADDR=mx", "DESTPORT=smtp", "LOGIN=", "HELO=+0A",
+    ],
+)  # fmt: skip
+def test_client_that_is_none(word: str) -> None:
+    refusal = parse_xclient(f"HELO=x {word}")
+    assert isinstance(refusal, Reply)
+    assert str(refusal) == f"501 5.5.4 Bad XCLIENT attribute value: {word.partition('=')[2]}"
+
+
+def test_attributes_that_xclient_does_not_have() -> None:
+    assert str(parse_xclient("IDENT=x")) == "501 5.5.4 Bad XCLIENT attribute name: IDENT"
+    assert str(parse_xclient(" ")) == "501 5.5.4 Syntax: XCLIENT attribute=value..."
