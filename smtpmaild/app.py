@@ -103,6 +103,11 @@ def _relay_rule(config: Config, index: int, rule: RelayRuleConfig) -> RelayRule:
         sender_addresses=rule.from_addresses,
         recipient_domains=rule.to_domains,
         recipient_addresses=rule.to_addresses,
+        authenticated=rule.authenticated,
+        users=rule.users,
+        tls=rule.tls,
+        client_certificates=rule.client_certificates,
+        client_names=rule.client_names,
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from receiving import RecordingLog
 
 from smtpmaild import app
 from smtpmaild.config import Config, ConfigError, load, load_text
-from smtpmaild.envelope import Envelope, Peer, Route, Session, Transaction
+from smtpmaild.envelope import ClientCertificate, Envelope, Peer, Route, Session, Tls, Transaction
 from smtpmaild.log import LogStream
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Event
@@ -308,6 +310,36 @@ def test_every_example_makes_a_daemon(path: Path, monkeypatch: pytest.MonkeyPatc
     made = app.plan(config, LogStream(2), RecordingLog())
     assert [one.name for one in made.listeners] == [listener.name for listener in config.listeners]
     assert all(one.addresses for one in made.listeners)
+
+
+CLIENTS = """\
+listeners: [{name: mx, listen: ["127.0.0.1:2525"]}]
+local_domains: {example.com: {deliver: mail}}
+deliver_to: {mail: {type: discard}}
+relay_rules:
+  - {name: users, users: [Alice], deliver: mail}
+  - {name: signed in, authenticated: true, deliver: mail}
+  - {name: certified, client_certificates: ["CN=Hub, O=Example"], deliver: mail}
+  - {name: encrypted, tls: true, deliver: mail}
+  - {name: named, client_names: ["*.office.example"], deliver: mail}
+"""
+
+
+@pytest.mark.parametrize(
+    ("facts", "rule"),
+    [
+        ({"user": "alice"}, "users"),
+        ({"user": "bob"}, "signed in"),
+        ({"tls": Tls("TLSv1.3", "x", client=ClientCertificate("CN=Hub,O=Example", "00"))}, "certified"),
+        ({"tls": Tls("TLSv1.3", "x")}, "encrypted"),
+        ({"client_name": "printer.office.example"}, "named"),
+        ({}, "no relay rule matched"),
+    ],
+)
+def test_rules_ask_what_is_known_of_the_client(facts: dict[str, Any], rule: str) -> None:
+    asked = transaction()
+    asked = replace(asked, session=replace(asked.session, **facts))
+    assert build(CLIENTS).routing.route(asked, Address("x", "far.example", "x@far.example")).rule.name == rule
 
 
 OWN = """\

@@ -9,37 +9,22 @@ from __future__ import annotations
 
 import errno
 import grp
-import ipaddress
 import os
 import pwd
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from smtpmaild.config.aliases import End, LocalNames, Name
 from smtpmaild.config.coverage import hidden_rules
-from smtpmaild.config.listeners import Listener
-from smtpmaild.config.mistakes import Mistake, Severity, did_you_mean, in_order
+from smtpmaild.config.exposure import open_relays
+from smtpmaild.config.findings import Finding, Findings
+from smtpmaild.config.mistakes import Mistake, did_you_mean, in_order
 from smtpmaild.config.models import Config
 from smtpmaild.config.rights import rights_of
-from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.salvage import NOTHING_BROKEN, Broken
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
 from smtpmaild.config.yaml_nodes import Loc
 from smtpmaild.sink.builtin import writable
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong at a location; of_key: the key is meant, not the value."""
-
-    loc: Loc
-    message: str
-    severity: Severity = "error"
-    of_key: bool = False
-
-
-Findings = Iterator[Finding]
 
 
 def check(config: Config, broken: Broken = NOTHING_BROKEN) -> list[Mistake]:
@@ -309,14 +294,7 @@ _NEXT_HOP = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?"
 def _relaying(config: Config) -> Findings:
     for number, rule in enumerate(config.relay_rules):
         loc: Loc = ("relay_rules", number)
-        if rule.authenticated:
-            yield Finding((*loc, "authenticated"), "signing in comes with a later version", of_key=True)
         if rule.relay is not None:
-            if _is_open_relay(rule, config.listeners):
-                message = (
-                    f"rule '{rule.name}' is an open relay: strangers may send anywhere; name the clients or domains"
-                )
-                yield Finding((*loc, "name"), message)
             yield Finding((*loc, "relay"), _relay_message(rule.relay, config), of_key=_is_next_hop(rule.relay, config))
 
 
@@ -329,27 +307,6 @@ def _relay_message(target: str, config: Config) -> str:
 def _is_next_hop(target: str, config: Config) -> bool:
     is_host = _NEXT_HOP.fullmatch(target) is not None and any(character in target for character in ".:[")
     return target in config.relays or target == "mx" or is_host
-
-
-def _is_open_relay(rule: RelayRule, listeners: Sequence[Listener]) -> bool:
-    """True if a stranger can send to everybody. Sender addresses are no protection: who lies gives the right one."""
-    if rule.authenticated or rule.to_domains or rule.to_addresses:
-        return False
-    if rule.from_networks:
-        return any(network.prefixlen == 0 for network in rule.from_networks)
-    doors = [listener for listener in listeners if not rule.listeners or listener.name in rule.listeners]
-    return any(_is_public(address) for listener in doors for address in listener.listen)
-
-
-def _is_public(address: ListenAddress) -> bool:
-    if isinstance(address, UnixAddress):
-        return False
-    if not isinstance(address, TcpAddress) or address.host == "localhost":
-        return not isinstance(address, TcpAddress)
-    try:
-        return not ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return True
 
 
 def _paths(config: Config) -> Findings:
@@ -416,6 +373,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _local_recipients,
     _unreachable_rules,
     _relaying,
+    open_relays,
     _paths,
     _socket_folders,
     _accounts,

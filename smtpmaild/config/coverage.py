@@ -36,12 +36,26 @@ def hidden_rules(rules: Sequence[RelayRule]) -> Iterator[tuple[int, int]]:
 def hides(earlier: RelayRule, later: RelayRule) -> bool:
     """True if the later rule is never asked because of the earlier one."""
     return (
-        (not earlier.authenticated or later.authenticated)
+        earlier.authenticated in (None, _authenticated(later))
+        and earlier.tls in (None, _tls(later))
+        and _covers_words(earlier.users, later.users)
+        and _covers_words(earlier.client_certificates, later.client_certificates)
+        and _covers_addresses(earlier.client_names, later.client_names)
         and _covers_words(earlier.listeners, later.listeners)
         and _covers_addresses(_recipients(earlier), _recipients(later))
         and _covers_addresses(_senders(earlier), _senders(later))
         and _covers_networks(earlier.from_networks, later.from_networks)
     )
+
+
+def _authenticated(rule: RelayRule) -> bool | None:
+    """None: clients that have signed in and others."""
+    return True if rule.users else rule.authenticated
+
+
+def _tls(rule: RelayRule) -> bool | None:
+    """None: connections with TLS and without."""
+    return True if rule.client_certificates else rule.tls
 
 
 def _recipients(rule: RelayRule) -> tuple[str, ...]:
@@ -75,11 +89,11 @@ def _covering(pattern: str) -> Iterator[str]:
 def _covers_networks(wide: Sequence[IpNetwork], narrow: Sequence[IpNetwork]) -> bool:
     if not wide:
         return True
-    joined = _joined(wide)
-    return bool(narrow) and all(any(_contains(outer, inner) for outer in joined) for inner in narrow)
+    outers = joined(wide)
+    return bool(narrow) and all(any(_contains(outer, inner) for outer in outers) for inner in narrow)
 
 
-def _joined(networks: Iterable[IpNetwork]) -> list[IpNetwork]:
+def joined(networks: Iterable[IpNetwork]) -> list[IpNetwork]:
     """Neighbours as one: two halves of a network cover the whole of it."""
     networks = list(networks)
     v4 = [network for network in networks if isinstance(network, ipaddress.IPv4Network)]

@@ -7,6 +7,7 @@ Each function takes what stands in the file and raises ValueError with words for
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Annotated
 
 from pydantic import AfterValidator, PlainValidator, WithJsonSchema
@@ -92,6 +93,38 @@ def _network_hint(text: str) -> str:
         return ": write it as 192.0.2.0/24 or 2001:db8::/32"
 
 
+def client_name(text: str) -> str:
+    """A host name, or `*.` and one for all names below it."""
+    if text.startswith("["):
+        raise ValueError(f"'{text}' is an address: here stand names, addresses under from_networks")
+    return domain_pattern(text)
+
+
+def user_name(text: str) -> str:
+    """Who signs in; neither case nor the encoding of an accent makes a difference."""
+    if not text or not text.isprintable():
+        raise ValueError("the name of a user is not empty and has no control characters")
+    return fold(text)
+
+
+# SHA-256, as `openssl x509 -fingerprint` prints it or without the colons.
+_FINGERPRINT = re.compile(r"[0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){31}")
+# RFC 4514 §3: attribute types with their values; blanks behind a comma that separates them are for the eye.
+_SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*=.+")
+_BLANKS_BETWEEN = re.compile(r"(?<!\\),\s+")
+
+
+def certificate_name(text: str) -> str:
+    """A certificate by its SHA-256 fingerprint, which loses its colons, or by its subject; in lower case."""
+    if _FINGERPRINT.fullmatch(text):
+        return text.replace(":", "").lower()
+    if _SUBJECT.fullmatch(text):
+        return _BLANKS_BETWEEN.sub(",", text).casefold()
+    raise ValueError(
+        f"'{text}' is neither a SHA-256 fingerprint, 64 hexadecimal digits, nor a subject as in CN=printer,O=Example"
+    )
+
+
 _NETWORK_SCHEMA = {"type": "string", "examples": ["192.0.2.0/24", "2001:db8::/32", "127.0.0.1"]}
 
 HostName = Annotated[str, AfterValidator(host_name)]
@@ -100,4 +133,7 @@ MailboxName = Annotated[str, AfterValidator(mailbox_name)]
 MailAddress = Annotated[str, AfterValidator(mail_address)]
 SenderAddress = Annotated[str, AfterValidator(sender_address)]
 AliasTarget = Annotated[str, AfterValidator(alias_target)]
+UserName = Annotated[str, AfterValidator(user_name)]
+ClientName = Annotated[str, AfterValidator(client_name)]
+CertificateName = Annotated[str, AfterValidator(certificate_name)]
 Network = Annotated[IpNetwork, PlainValidator(network), WithJsonSchema(_NETWORK_SCHEMA)]

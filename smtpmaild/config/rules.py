@@ -4,7 +4,7 @@ The rules are asked in order for each recipient in a foreign domain; the first t
 the recipient is refused (550 5.7.1). A rule matches when each condition it has does: from_domains and from_addresses
 are one condition (the sender is any of them), and so are to_domains and to_addresses.
 
-Relaying itself is not there yet: `relay`, `authenticated` and `relays` are read so that mistakes in them are found.
+Relaying itself is not there yet: `relay` and `relays` are read so that mistakes in them are found.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, model_validator
 
-from smtpmaild.config.names import DomainPattern, HostName, MailAddress, Network, SenderAddress
+from smtpmaild.config.names import (
+    CertificateName,
+    ClientName,
+    DomainPattern,
+    HostName,
+    MailAddress,
+    Network,
+    SenderAddress,
+    UserName,
+)
 from smtpmaild.config.paths import SecretFile
 from smtpmaild.config.section import Section, Whole
 
@@ -80,7 +89,23 @@ class RelayRule(Section):
     name: str = Field(min_length=1, description="How logs and `try` call it; unique.")
     from_networks: tuple[Network, ...] = Field((), description="The client is in one of these networks.")
     listeners: tuple[str, ...] = Field((), description="The client came in by one of these listeners.")
-    authenticated: StrictBool = Field(False, description="The client has signed in. Comes with a later version.")
+    authenticated: StrictBool | None = Field(
+        None, description="true: the client has signed in; false: it has not. Left out: either."
+    )
+    users: tuple[UserName, ...] = Field((), description="The client has signed in as one of these.")
+    tls: StrictBool | None = Field(
+        None, description="true: the connection is encrypted; false: it is not. Left out: either."
+    )
+    client_certificates: tuple[CertificateName, ...] = Field(
+        (),
+        description="The client showed one of these certificates, and the client_ca vouches for it: the SHA-256 "
+        "fingerprint, or the subject as in CN=printer,O=Example.",
+    )
+    client_names: tuple[ClientName, ...] = Field(
+        (),
+        description="The client's name in the DNS, checked both ways, is one of these; *.example.com stands for the "
+        "names below. Needs reverse_dns at the listener.",
+    )
     from_domains: tuple[DomainPattern, ...] = Field(
         (), description="The sender is in one of these domains; *.example.com stands for the sub-domains."
     )
@@ -101,6 +126,14 @@ class RelayRule(Section):
     relay: str | None = Field(
         None, description="Send on: a name under relays, mx, or host:port. Comes with a later version."
     )
+
+    @model_validator(mode="after")
+    def _can_match(self) -> Self:
+        if self.users and self.authenticated is False:
+            raise ValueError(f"rule '{self.name}' matches nobody: who is one of its users has signed in")
+        if self.client_certificates and self.tls is False:
+            raise ValueError(f"rule '{self.name}' matches nobody: there is no client certificate without TLS")
+        return self
 
     @model_validator(mode="after")
     def _decides_once(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from smtpmaild.envelope import Destination, IpAddress, Route, Rule, Transaction
+from smtpmaild.envelope import Destination, IpAddress, Route, Rule, Tls, Transaction
 from smtpmaild.routing.names import ByDomain, absolute, fold
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
@@ -37,9 +37,13 @@ class Refuse:
 class RelayRule:
     """What to do with mail for domains that are not local.
 
-    Every criterion that is given must hold; an empty one always does. Sender and recipient are a criterion each: one
-    of the domains or one of the addresses. Domains: "example.com", "*.example.com" for its sub-domains, "*" for
-    every one. "<>" among the sender addresses is the null sender, which has no domain.
+    Every criterion that is given must hold; an empty one always does, and so does None. Sender and recipient are a
+    criterion each: one of the domains or one of the addresses. Domains: "example.com", "*.example.com" for its
+    sub-domains, "*" for every one. "<>" among the sender addresses is the null sender, which has no domain.
+
+    authenticated: the client has signed in, or has not.  users: it is one of these.  tls: the connection is encrypted,
+    or is not.  client_certificates: fingerprints (64 hexadecimal digits, lower case) or subjects, of which one is that
+    of the certificate that our CA vouches for.  client_names: of the client in the DNS, as domains are written.
     """
 
     rule: Rule
@@ -50,6 +54,11 @@ class RelayRule:
     sender_addresses: Sequence[str] = ()
     recipient_domains: Sequence[str] = ()
     recipient_addresses: Sequence[str] = ()
+    authenticated: bool | None = None
+    users: Sequence[str] = ()
+    tls: bool | None = None
+    client_certificates: Sequence[str] = ()
+    client_names: Sequence[str] = ()
 
 
 class RelayRules:
@@ -99,6 +108,21 @@ def _checks(rule: RelayRule) -> tuple[_Check, ...]:
     checks: list[_Check] = []
     if rule.listeners:
         checks.append(lambda transaction, _: transaction.session.listener in rule.listeners)
+    if rule.authenticated is not None:
+        checks.append(lambda transaction, _: bool(transaction.session.user) is rule.authenticated)
+    if rule.users:
+        users = frozenset(map(fold, rule.users))
+        checks.append(lambda transaction, _: fold(transaction.session.user) in users)
+    if rule.tls is not None:
+        checks.append(lambda transaction, _: (transaction.session.tls is not None) is rule.tls)
+    if rule.client_certificates:
+        certificates = frozenset(map(str.casefold, rule.client_certificates))
+        checks.append(
+            lambda transaction, _: not certificates.isdisjoint(_names_of_certificate(transaction.session.tls))
+        )
+    if rule.client_names:
+        names = ByDomain(dict.fromkeys(rule.client_names, True))
+        checks.append(lambda transaction, _: bool(names.find(transaction.session.client_name.lower())))
     if rule.recipient_domains or rule.recipient_addresses:
         recipients = _Addresses(rule.recipient_domains, rule.recipient_addresses)
         checks.append(lambda _, forward_path: forward_path in recipients)
@@ -109,6 +133,13 @@ def _checks(rule: RelayRule) -> tuple[_Check, ...]:
         networks = _Networks(rule.from_networks)
         checks.append(lambda transaction, _: transaction.session.peer.ip in networks)
     return tuple(checks)
+
+
+def _names_of_certificate(tls: Tls | None) -> tuple[str, ...]:
+    """What a rule may call the client's certificate; nothing where it showed none, or none that our CA signed."""
+    if tls is None or tls.client is None:
+        return ()
+    return tls.client.fingerprint, tls.client.subject.casefold()
 
 
 class _Addresses:

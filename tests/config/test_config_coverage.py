@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hypothesis import given, settings
@@ -20,17 +20,53 @@ class Mail:
     listener: str
     sender: str
     recipient: str
+    known: Known
+
+
+@dataclass(frozen=True)
+class Known:
+    """What else we know of the client."""
+
+    user: str = ""
+    tls: bool = False
+    certificate: str = ""
+    name: str = ""
 
 
 CLIENTS = ["10.0.0.1", "10.128.0.1", "10.128.64.1", "2001:db8::1"]
 LISTENERS = ["mx", "local"]
 SENDERS = ["<>", "a@x.example", "b@y.x.example"]
 RECIPIENTS = ["a@x.example", "b@x.example", "a@y.x.example", "a@z.example"]
-WORLD = [Mail(*parts) for parts in itertools.product(CLIENTS, LISTENERS, SENDERS, RECIPIENTS)]
+KNOWN = [
+    Known(),
+    Known("alice"),
+    Known("bob", tls=True, name="a.x.example"),
+    Known(tls=True),
+    Known(tls=True, certificate="cn=a"),
+    Known(tls=True, certificate="cn=b", name="x.example"),
+]
+WORLD = [Mail(*parts) for parts in itertools.product(CLIENTS, LISTENERS, SENDERS, RECIPIENTS, KNOWN)]
 
 NETWORKS = ["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9", "10.128.0.0/10", "10.128.64.1/32", "2001:db8::/32", "::/0"]
 DOMAINS = ["x.example", "*.x.example", "*.example", "z.example"]
-RULES = st.fixed_dictionaries(
+WHO: Mapping[str, st.SearchStrategy[object]] = {
+    "authenticated": st.booleans(),
+    "users": st.lists(st.sampled_from(["alice", "bob"]), max_size=2),
+    "tls": st.booleans(),
+    "client_certificates": st.lists(st.sampled_from(["cn=a", "cn=b"]), max_size=2),
+    "client_names": st.lists(st.sampled_from(["x.example", "*.x.example", "*.example"]), max_size=2),
+}
+
+
+def can_match(conditions: Mapping[str, object]) -> bool:
+    """The models refuse what contradicts itself."""
+    return not (
+        (conditions.get("users") and conditions.get("authenticated") is False)
+        or (conditions.get("client_certificates") and conditions.get("tls") is False)
+    )
+
+
+CONDITIONS = st.fixed_dictionaries(
     {"name": st.just("rule"), "reject": st.just(True)},
     optional={
         "from_networks": st.lists(st.sampled_from(NETWORKS), max_size=3),
@@ -39,8 +75,10 @@ RULES = st.fixed_dictionaries(
         "from_addresses": st.lists(st.sampled_from(SENDERS), max_size=2),
         "to_domains": st.lists(st.sampled_from(DOMAINS), max_size=2),
         "to_addresses": st.lists(st.sampled_from(RECIPIENTS), max_size=2),
+        **WHO,
     },
-).map(RelayRule.model_validate)
+)
+RULES = CONDITIONS.filter(can_match).map(RelayRule.model_validate)
 
 
 def matches(rule: RelayRule, mail: Mail) -> bool:
@@ -48,6 +86,11 @@ def matches(rule: RelayRule, mail: Mail) -> bool:
     return (
         (not rule.from_networks or any(client in network for network in rule.from_networks))
         and (not rule.listeners or mail.listener in rule.listeners)
+        and rule.authenticated in (None, bool(mail.known.user))
+        and (not rule.users or mail.known.user in rule.users)
+        and rule.tls in (None, mail.known.tls)
+        and (not rule.client_certificates or mail.known.certificate in rule.client_certificates)
+        and is_one_of(mail.known.name, rule.client_names, ())
         and is_one_of(mail.sender, rule.from_domains, rule.from_addresses)
         and is_one_of(mail.recipient, rule.to_domains, rule.to_addresses)
     )

@@ -6,7 +6,17 @@ import ipaddress
 
 import pytest
 
-from smtpmaild.envelope import Destination, Envelope, Peer, Route, Rule, Session, Transaction
+from smtpmaild.envelope import (
+    ClientCertificate,
+    Destination,
+    Envelope,
+    Peer,
+    Route,
+    Rule,
+    Session,
+    Tls,
+    Transaction,
+)
 from smtpmaild.routing import Deliver, LocalDomain, Refuse, RelayRule, Routing
 from smtpmaild.smtp.address import Address, parse_forward_path, parse_reverse_path
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
@@ -137,6 +147,71 @@ def test_null_sender_is_written_as_it_stands() -> None:
     assert not matches(bounces, transaction(sender="eve@a.example"))
     # It has no domain, so it is in none.
     assert not matches(RelayRule(Rule("r"), STORED, sender_domains=["*"]), transaction(sender=""))
+
+
+def known_as(user: str = "", tls: Tls | None = None, client_name: str = "") -> Transaction:
+    """A transaction of a client that we know more of."""
+    tx = transaction()
+    tx.session.user, tx.session.tls, tx.session.client_name = user, tls, client_name
+    return tx
+
+
+def encrypted(client: ClientCertificate | None = None) -> Tls:
+    return Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", client=client)
+
+
+PRINTER = ClientCertificate("CN=Printer,O=Example", "ab" * 32)
+
+
+@pytest.mark.parametrize(("user", "expected"), [("alice", True), ("", False)])
+def test_by_who_signed_in(user: str, expected: bool) -> None:
+    assert matches(RelayRule(Rule("r"), STORED, authenticated=True), known_as(user)) is expected
+    assert matches(RelayRule(Rule("r"), STORED, authenticated=False), known_as(user)) is not expected
+
+
+@pytest.mark.parametrize(("user", "expected"), [("Alice", True), ("bob", True), ("carol", False), ("", False)])
+def test_by_user(user: str, expected: bool) -> None:
+    assert matches(RelayRule(Rule("r"), STORED, users=["alice", "BOB"]), known_as(user)) is expected
+
+
+@pytest.mark.parametrize(("tls", "expected"), [(encrypted(), True), (None, False)])
+def test_by_encryption(tls: Tls | None, expected: bool) -> None:
+    assert matches(RelayRule(Rule("r"), STORED, tls=True), known_as(tls=tls)) is expected
+    assert matches(RelayRule(Rule("r"), STORED, tls=False), known_as(tls=tls)) is not expected
+
+
+@pytest.mark.parametrize(
+    ("names", "tls", "expected"),
+    [
+        (["ab" * 32], encrypted(PRINTER), True),
+        (["cd" * 32, "cn=printer,o=example"], encrypted(PRINTER), True),
+        (["cd" * 32], encrypted(PRINTER), False),
+        (["cn=printer"], encrypted(PRINTER), False),
+        # Encrypted, but nobody showed a certificate; and no encryption at all.
+        (["ab" * 32], encrypted(), False),
+        (["ab" * 32], None, False),
+    ],
+)
+def test_by_client_certificate(names: list[str], tls: Tls | None, expected: bool) -> None:
+    assert matches(RelayRule(Rule("r"), STORED, client_certificates=names), known_as(tls=tls)) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mail.office.example", True),
+        ("deep.mail.office.example", True),
+        ("office.example", False),
+        ("hub.example", True),
+        ("Hub.Example", True),
+        ("a.hub.example", False),
+        ("notoffice.example", False),
+        ("", False),
+    ],
+)
+def test_by_client_name(name: str, expected: bool) -> None:
+    rule = RelayRule(Rule("r"), STORED, client_names=["*.office.example", "hub.example"])
+    assert matches(rule, known_as(client_name=name)) is expected
 
 
 def test_all_criteria_must_hold() -> None:
