@@ -19,7 +19,7 @@ COPY smtpmaild smtpmaild
 # Two environments: pip works from one of them and leaves nothing of itself in the other, which is what ships.
 RUN python3 -m venv /tmp/pip \
  && python3 -m venv --without-pip /opt/smtpmaild \
- && /tmp/pip/bin/pip --python /opt/smtpmaild/bin/python install --no-cache-dir . \
+ && /tmp/pip/bin/pip --python /opt/smtpmaild/bin/python install --no-cache-dir '.[auth]' \
  && /opt/smtpmaild/bin/smtpmaild --version
 
 FROM ${BASE}

@@ -6,12 +6,22 @@ decides anything, touches the disk or opens a socket; that begins with the plan 
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from smtpmaild.auth import Authenticator
+from smtpmaild.auth.gate import Gate
+from smtpmaild.auth.local import Local
+from smtpmaild.auth.throttle import Throttle
+from smtpmaild.auth.users_file import UsersFile
 from smtpmaild.config import load
 from smtpmaild.config import sockets as config_sockets
+from smtpmaild.config.accounts import Accounts as AccountsConfig
 from smtpmaild.config.domains import LocalDomain as LocalDomainConfig
 from smtpmaild.config.listeners import Listener as ListenerConfig
 from smtpmaild.config.models import Config
@@ -28,7 +38,8 @@ from smtpmaild.receiver import Service
 from smtpmaild.routing import Deliver, LocalDomain, Refuse, RelayRule, Routing
 from smtpmaild.server import sockets
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts
-from smtpmaild.server.plan import ListenerPlan, Plan
+from smtpmaild.server.plan import Companion, ListenerPlan, Plan
+from smtpmaild.server.threads import Threads
 from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.discard import DiscardOptions
@@ -47,6 +58,7 @@ class App:
     doors: Mapping[str, Door]
     log: Log
     metrics: Metrics
+    companions: Sequence[Companion] = ()
 
 
 def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
@@ -55,20 +67,43 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
+    signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
     doors = {}
     for listener in config.listeners:
         chain = Chain.compile(build_policies(config.at(listener).policies.options()), log, metrics)
+        authenticator = None
+        if signing_in is not None and listener.auth != "none":
+            authenticator = signing_in.authenticator(listener.mechanisms)
+        mechanisms = tuple(authenticator.mechanisms) if authenticator is not None else ()
         service = Service(
             listener=listener.name,
-            dialect=build_dialect(config, listener, _offered(listener)),
+            dialect=build_dialect(config, listener, _offered(listener), mechanisms),
             chain=chain,
             router=routing,
             sinks=sinks,
             log=log,
             metrics=metrics,
+            authenticator=authenticator,
         )
         doors[listener.name] = build_door(config, listener, service)
-    return App(config, routing, sinks, doors, log, metrics)
+    return App(config, routing, sinks, doors, log, metrics, signing_in.companions if signing_in else ())
+
+
+@dataclass(frozen=True, slots=True)
+class SigningIn:
+    """The accounts of a configuration. authenticator: for a listener that wants these mechanisms.  companions: what
+    must run for them."""
+
+    authenticator: Callable[[Sequence[str]], Authenticator]
+    companions: tuple[Companion, ...]
+
+
+def build_signing_in(accounts: AccountsConfig, log: Log) -> SigningIn:
+    """Who can sign in, and who finds that out."""
+    gate = Gate(Throttle(accounts.throttle), asyncio.sleep, time.monotonic)
+    threads = Threads(accounts.verifications, "password")
+    file = UsersFile(accounts.users_file or "", log)
+    return SigningIn(partial(Local, file, threads, gate, secrets.token_urlsafe), (threads,))
 
 
 def build_routing(config: Config) -> Routing:
@@ -123,8 +158,10 @@ def _offered(listener: ListenerConfig) -> tuple[Extension, ...]:
     return tuple(row for row in EXTENSIONS if row.keyword not in listener.disable_extensions)
 
 
-def build_dialect(config: Config, listener: ListenerConfig, extensions: tuple[Extension, ...]) -> Dialect:
-    """What a listener speaks."""
+def build_dialect(
+    config: Config, listener: ListenerConfig, extensions: tuple[Extension, ...], mechanisms: tuple[str, ...] = ()
+) -> Dialect:
+    """What a listener speaks. mechanisms: those that its accounts can serve."""
     here = config.at(listener)
     limits = here.limits
     options = ServerOptions(
@@ -139,6 +176,9 @@ def build_dialect(config: Config, listener: ListenerConfig, extensions: tuple[Ex
         bad_commands=limits.bad_commands,
         refused_recipients=limits.refused_recipients,
         to_ascii=to_ascii,
+        mechanisms=mechanisms,
+        auth_in_clear=listener.auth_without_tls,
+        requires_auth=listener.auth == "required",
     )
     return Dialect(options, extensions)
 
@@ -157,9 +197,7 @@ def build_door(config: Config, listener: ListenerConfig, service: Service) -> Do
         service=service,
         xforward_networks=listener.xforward_from,
         xclient_networks=listener.xclient_from,
-        offering={
-            frozenset(row.keyword for row in rows): _offering(config, listener, service, rows) for rows in _TRUSTED_ROWS
-        }
+        offering={frozenset(row.keyword for row in rows): _offering(listener, service, rows) for rows in _TRUSTED_ROWS}
         if listener.xforward_from or listener.xclient_from
         else {},
         timeouts=Timeouts(
@@ -189,8 +227,8 @@ def _connection_limits(config: Config, listener: ListenerConfig) -> ConnectionLi
 _TRUSTED_ROWS: Sequence[tuple[Extension, ...]] = ((XFORWARD,), (XCLIENT,), (XFORWARD, XCLIENT))
 
 
-def _offering(config: Config, listener: ListenerConfig, service: Service, rows: tuple[Extension, ...]) -> Service:
-    return replace(service, dialect=build_dialect(config, listener, (*_offered(listener), *rows)))
+def _offering(listener: ListenerConfig, service: Service, rows: tuple[Extension, ...]) -> Service:
+    return replace(service, dialect=Dialect(service.dialect.options, (*_offered(listener), *rows)))
 
 
 def plan(
@@ -223,6 +261,7 @@ def plan(
         prefix_v6=config.limits.network_prefix_v6,
         log_start=stream.start,
         log_stop=stream.stop,
+        companions=app.companions,
     )
 
 

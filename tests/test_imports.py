@@ -60,7 +60,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # stores: threads and files, never the loop
     "sink": Allowed(ours=("envelope", "trace", "queue_id", "smtp.reply", "metrics", "facts"), others=("pydantic",)),
     # who is it: SASL and accounts, no socket and no loop
-    "auth": Allowed(ours=("smtp.*", "envelope", "facts", "metrics"), others=("pydantic",)),
+    "auth": Allowed(ours=("smtp.*", "envelope", "facts"), others=("argon2", "bcrypt", "passlib")),
     # mail that travels on: kept, and taken where it goes
     "queue": Allowed(ours=("envelope", "trace", "queue_id", "smtp.*", "metrics", "facts"), others=("pydantic",)),
     "delivery": Allowed(
@@ -92,14 +92,15 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # the file, the log, the one who knows them all
     "config": Allowed(
-        ours=("smtp.*", "policy.builtin", "policy.options", "sink.builtin", "routing", "envelope", "idn"),
+        ours=("smtp.*", "policy.builtin", "policy.options", "sink.builtin", "routing", "envelope", "idn")
+        + ("auth.accounts", "auth.throttle", "auth.users_file"),
         others=("pydantic", "pydantic_core", "yaml"),
         banned=frozenset({"asyncio", "uvloop"}),
     ),
     "log": Allowed(ours=("facts",), others=("structlog",)),
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
-        + ("dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "trace"),
+        + ("auth.*", "dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "trace"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

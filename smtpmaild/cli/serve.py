@@ -92,9 +92,13 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
         for sink in built.sinks.values():
             sink.prepare()
             sink.start(loop.call_soon_threadsafe)
+        for companion in built.companions:
+            companion.start(loop)
         try:
             await serve_standard_io(built.doors[name].service, built.doors[name].timeouts.command)
         finally:
+            for companion in built.companions:
+                await companion.stop()
             for sink in built.sinks.values():
                 await asyncio.to_thread(sink.stop)
 

@@ -22,6 +22,7 @@ from smtpmaild.config.mistakes import Mistake, did_you_mean, in_order
 from smtpmaild.config.models import Config
 from smtpmaild.config.rights import rights_of
 from smtpmaild.config.salvage import NOTHING_BROKEN, Broken
+from smtpmaild.config.signing_in import SIGNING_IN_CHECKS
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
 from smtpmaild.config.yaml_nodes import Loc
 from smtpmaild.sink.builtin import writable
@@ -377,6 +378,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _paths,
     _socket_folders,
     _accounts,
+    *SIGNING_IN_CHECKS,
 )
 #: Sections of which a check must know every name, because it concludes something from those that are not there.
 _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {

@@ -27,6 +27,8 @@ ExtensionKeyword = Literal[
     "LIMITS",
 ]
 
+MechanismName = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
+
 _MODE = re.compile(r"0?[0-7]{3}")
 
 
@@ -81,6 +83,19 @@ class Listener(Section):
     protocol: Literal["smtp"] = Field("smtp", description="The protocol spoken.")
     banner: Annotated[str, AfterValidator(_banner_text)] = Field(
         "ESMTP Service ready", description="What follows the host name in the greeting."
+    )
+    auth: Literal["none", "optional", "required"] = Field(
+        "none",
+        description="Whether clients can sign in, or must before they send mail. The accounts are in the section "
+        "`accounts`. Offered within TLS only, unless auth_without_tls says otherwise.",
+    )
+    mechanisms: AtLeastOne[Annotated[MechanismName, BeforeValidator(_upper_case)]] = Field(
+        ("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"),
+        description="How clients can sign in, as far as the accounts can serve it: SCRAM needs keys for every account "
+        "(`smtpmaild user add --scram`), SCRAM-SHA-256-PLUS also a TLS connection to bind to.",
+    )
+    auth_without_tls: StrictBool = Field(
+        False, description="Let clients sign in without TLS: for listeners on loopback addresses and Unix sockets."
     )
     disable_extensions: tuple[Annotated[ExtensionKeyword, BeforeValidator(_upper_case)], ...] = Field(
         (), description="EHLO keywords that are neither offered nor taken. BINARYMIME goes with CHUNKING."

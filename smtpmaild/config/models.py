@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSchema
 
+from smtpmaild.config.accounts import Accounts
 from smtpmaild.config.domains import LocalDomains
 from smtpmaild.config.limits import Limits, Timeouts
 from smtpmaild.config.listeners import Listener
@@ -71,6 +72,7 @@ class Config(Section):
         examples=["alice@example.com"],
     )
     listeners: AtLeastOne[Listener] = Field(description="Where clients connect.")
+    accounts: Accounts | None = Field(None, description="Who can sign in at listeners that have auth.")
     local_domains: LocalDomains = Field(
         {},
         description="The domains we receive mail for; *.example.com stands for the sub-domains of example.com.",

@@ -10,6 +10,7 @@ In which process what is called:
 | sinks: prepare()      | once, after privileges were dropped, before any worker; again for a reloaded plan       |
 | log_start, log_stop   | of the plan a serving process begins with: its first and its last act; not on reload    |
 | sinks: start(), stop()| in every process that serves the plan: before its first connection, after its last one  |
+| companions            | as sinks, but in the event loop: start() after them, stop() when the sessions have ended|
 | reload()              | with one worker in a thread of it, else in the supervisor                               |
 
 The supervisor of several workers forks, so it has no thread: the log must work before log_start() too, by writing at
@@ -18,9 +19,10 @@ once.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from smtpmaild.facts import Log
 from smtpmaild.server.listener import Door
@@ -30,6 +32,18 @@ from smtpmaild.sink import Sink
 
 def _nothing() -> None:
     pass
+
+
+class Companion(Protocol):
+    """What serves beside the listeners in the same process: threads, a connection to another daemon."""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Before the first connection, in the thread of the loop; never before a fork."""
+        ...
+
+    async def stop(self) -> None:
+        """After the last connection."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +64,7 @@ class Plan:
     workers: processes that serve.  drain_seconds: how long sessions may go on after SIGTERM.  retire_seconds: how long
     they may go on after a reload, on the plan they began with; then they drain.  user, group: whom to become after
     binding, "" to stay.  allow_root: serve as root where no user is given.  prefix_v4, prefix_v6: how many bits of an
-    address make its network, for connection limits.
+    address make its network, for connection limits.  companions: what else is started and stopped with it.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -68,6 +82,7 @@ class Plan:
     prefix_v6: int = 56
     log_start: Callable[[], object] = _nothing
     log_stop: Callable[[], object] = _nothing
+    companions: Sequence[Companion] = ()
 
     @property
     def sockets(self) -> list[tuple[str, Address, int]]:

@@ -31,7 +31,7 @@ from smtpmaild.facts import Log
 from smtpmaild.server.counts import Counts, WorkerCounts
 from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
-from smtpmaild.server.plan import Plan
+from smtpmaild.server.plan import Companion, Plan
 from smtpmaild.server.sockets import SocketTable, name_of
 from smtpmaild.sink import Sink
 
@@ -63,6 +63,7 @@ class Generation:
         self._news = asyncio.Event()  # a listener has become empty, or the urgency has grown
         self._urgency = Urgency.NONE
         self._started: list[Sink] = []
+        self._companions: list[Companion] = []
         self.listeners = [Listener(one.door, counts, room, loop, self._news.set) for one in plan.listeners]
 
     @property
@@ -71,10 +72,13 @@ class Generation:
         return not any(listener.connections for listener in self.listeners)
 
     async def open(self, sockets: SocketTable) -> None:
-        """Start the sinks, then accept connections."""
+        """Start the sinks and companions, then accept connections."""
         for sink in self.plan.sinks:
             sink.start(self._loop.call_soon_threadsafe)
             self._started.append(sink)
+        for companion in self.plan.companions:
+            companion.start(self._loop)
+            self._companions.append(companion)
         for listener, planned in zip(self.listeners, self.plan.listeners, strict=True):
             for address in planned.addresses:
                 for sock in sockets.get(address):
@@ -123,6 +127,8 @@ class Generation:
         await self._until_empty(_FAREWELL_SECONDS, None)
         for listener in self.listeners:
             await listener.finish_tasks(_FAREWELL_SECONDS)
+        while self._companions:
+            await self._companions.pop().stop()
 
     def _stop_sinks(self) -> None:
         while self._started:

@@ -55,8 +55,8 @@ def test_default_runs_as_it_is() -> None:
 
 
 COMMENTED_KEYS = {
-    "version", "hostname", "postmaster", "listeners", "local_domains", "deliver_to", "relay_rules", "policies",
-    "limits", "timeouts", "logging", "workers", "event_loop", "user", "group",
+    "version", "hostname", "postmaster", "listeners", "accounts", "local_domains", "deliver_to", "relay_rules",
+    "policies", "limits", "timeouts", "logging", "workers", "event_loop", "user", "group",
 }  # fmt: skip
 
 

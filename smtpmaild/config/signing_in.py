@@ -1,0 +1,115 @@
+"""What makes no sense about signing in: doors without accounts, accounts without doors, passwords in clear text."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import stat
+from collections.abc import Callable, Sequence
+
+from smtpmaild.auth.accounts import Accounts, UsersFileError
+from smtpmaild.auth.users_file import read
+from smtpmaild.config.findings import Finding, Findings
+from smtpmaild.config.models import Config
+from smtpmaild.config.rights import rights_of
+from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
+
+
+def _doors(config: Config) -> Findings:
+    for number, listener in enumerate(config.listeners):
+        if listener.auth != "none":
+            if config.accounts is None:
+                message = f"nobody can sign in at listener '{listener.name}': there is no section 'accounts'"
+                yield Finding(("listeners", number, "auth"), message)
+            continue
+        for key in sorted(listener.model_fields_set & {"mechanisms", "auth_without_tls"}):
+            message = f"'{key}' is for signing in, and listener '{listener.name}' has no 'auth'"
+            yield Finding(("listeners", number, key), message, "warning", of_key=True)
+
+
+def _unused_accounts(config: Config) -> Findings:
+    if config.accounts is not None and all(listener.auth == "none" for listener in config.listeners):
+        yield Finding(("accounts",), "nobody can sign in: no listener has 'auth'", "warning", of_key=True)
+
+
+def _clear_text(config: Config) -> Findings:
+    for number, listener in enumerate(config.listeners):
+        for address in listener.listen if listener.auth_without_tls else ():
+            if not is_local(address):
+                message = f"passwords would travel in clear text to {address}: this is for loopback and Unix sockets"
+                yield Finding(("listeners", number, "auth_without_tls"), message)
+                break
+
+
+def is_local(address: ListenAddress) -> bool:
+    """Only this machine can connect to it. What systemd has opened, nobody can say."""
+    if isinstance(address, UnixAddress):
+        return True
+    if not isinstance(address, TcpAddress):
+        return False
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False
+
+
+def _users_file(config: Config) -> Findings:
+    path = config.accounts.users_file if config.accounts is not None else None
+    if path is None:
+        return
+    loc = ("accounts", "users_file")
+    try:
+        with rights_of(config.user, config.group):
+            accounts, _ = read(path)
+    except FileNotFoundError:
+        message = f"there is no {path} yet, so nobody can sign in: `smtpmaild user add` makes it"
+        yield Finding(loc, message, "warning")
+    except OSError as error:
+        yield Finding(loc, f"{path}: {error.strerror}")
+    except UsersFileError as error:
+        for mistake in error.mistakes:
+            yield Finding(loc, f"{path}:{mistake.line}: {mistake.text}")
+        if not error.mistakes:
+            yield Finding(loc, str(error))
+    else:
+        if not accounts.serve_scram:
+            yield from _without_scram(config, path, accounts)
+
+
+def _without_scram(config: Config, path: str, accounts: Accounts) -> Findings:
+    """Listeners that want SCRAM by name, and do not get it."""
+    name = next(iter(accounts.without_scram), "")
+    reason = f"'{name}' has no SCRAM keys" if name else "there are no accounts"
+    for number, listener in enumerate(config.listeners):
+        for index, mechanism in enumerate(listener.mechanisms if "mechanisms" in listener.model_fields_set else ()):
+            if mechanism.startswith("SCRAM"):
+                message = f"{mechanism} is not offered: {reason} in {path}; `smtpmaild user passwd --scram` makes them"
+                yield Finding(("listeners", number, "mechanisms", index), message, "warning")
+
+
+def _dovecot_socket(config: Config) -> Findings:
+    path = config.accounts.dovecot_socket if config.accounts is not None else None
+    if path is None:
+        return
+    try:
+        with rights_of(config.user, config.group):
+            is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+            problem = "" if is_socket else "this is no socket"
+            if is_socket and not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
+                problem = os.strerror(errno.EACCES)
+    except OSError as error:
+        problem = error.strerror or ""
+    if problem:
+        yield Finding(("accounts", "dovecot_socket"), f"{path}: {problem}", "warning")
+
+
+SIGNING_IN_CHECKS: Sequence[Callable[[Config], Findings]] = (
+    _doors,
+    _unused_accounts,
+    _clear_text,
+    _users_file,
+    _dovecot_socket,
+)
