@@ -23,12 +23,12 @@ later: nothing of SQL leaves that file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import BinaryIO, Protocol
 
-from smtpmaild.envelope import BodyType
+from smtpmaild.envelope import NO_PARAMETERS, BodyType
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 
@@ -65,6 +65,10 @@ class Body(Protocol):
         ...
 
 
+#: The route of mail that goes by the MX records of each recipient's domain.
+BY_MX = "relay:mx"
+
+
 @dataclass(frozen=True, slots=True)
 class QueuedMessage:
     """What all recipients of a message share.
@@ -79,10 +83,15 @@ class QueuedMessage:
     body: Body = field(repr=False)
     body_type: BodyType = BodyType.SEVEN_BIT
     is_utf8: bool = False
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     user: str = ""
     listener: str = ""
     peer: str = ""
+
+    @property
+    def flow(self) -> str:
+        """Whose mail it is, where senders are to have equal parts: a login's, else that of the sender's domain."""
+        return self.user or self.reverse_path.domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +99,35 @@ class QueuedRecipient:
     """One forward-path and how far it came.
 
     number: within its message, from 0.  route: the name of what decides where it goes (queue-wide, such as
-    "relay:smarthost").  parameters: of RCPT (NOTIFY, ORCPT).  next_attempt: seconds since the epoch.  last: what the
-    last attempt came to, None before the first.  remote: who said so.
+    "relay:smarthost").  parameters: of RCPT (NOTIFY, ORCPT).  next_attempt: seconds since the epoch; in delivery the
+    end of the lease.  attempted_at: when it was tried last, 0 for never.  last: what that came to.  remote: who said
+    so.
     """
 
     number: int
     address: Address
     route: str
     state: State = State.QUEUED
-    parameters: dict[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     attempts: int = 0
     next_attempt: float = 0.0
+    attempted_at: float = 0.0
     last: Reply | None = None
     remote: str = ""
+
+    @property
+    def destination(self) -> str:
+        """What concurrency is counted by: the route, or the domain where MX decides ("mx:example.com")."""
+        return f"mx:{self.address.domain}" if self.route == BY_MX else self.route
+
+
+#: A message with some or all of its recipients.
+Entry = tuple[QueuedMessage, Sequence[QueuedRecipient]]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Work that is ours until the lease ends: a message, and those of its recipients that go to one destination.
-
-    destination: what concurrency is counted by: a relay's name, or the recipients' domain where MX decides.
-    """
+    """Work that is ours until the lease ends: a message, and those of its recipients that go to one destination."""
 
     message: QueuedMessage
     recipients: Sequence[QueuedRecipient]
@@ -122,22 +139,37 @@ class Claim:
 class Settlement:
     """What becomes of one recipient of a claim: its new state, and why.
 
-    next_attempt: for DEFERRED, seconds since the epoch.  reply: what was said.  remote: by whom.
+    reply: what was said; None: nothing was tried, what was said before stays.  remote: who said it.  at: when, in
+    seconds since the epoch.  next_attempt: for DEFERRED; for IN_DELIVERY, which renews the lease, its new end.
     """
 
     number: int
     state: State
-    reply: Reply
+    reply: Reply | None = None
     remote: str = ""
+    at: float = 0.0
     next_attempt: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many claims each destination may get.
+
+    of: destinations that are known.  other: each of those that are not.  received_before: mail that was accepted
+    before this time is claimed whatever room there is: it is too old to be tried.
+    """
+
+    of: Mapping[str, int] = field(default_factory=dict)
+    other: int = 1
+    received_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
     """Which recipients: all conditions together; an empty one asks nothing.
 
-    queue_ids: of messages.  sender, recipient: addresses, compared without case.  domain: of the recipient.
-    older_than: seconds since it was received.
+    queue_ids: of messages.  sender, recipient: addresses, compared without case; sender "" is the null sender.
+    domain: of the recipient.  received_before: seconds since the epoch; 0 for any time.  limit: of messages; 0 for all.
     """
 
     queue_ids: Collection[str] = ()
@@ -145,25 +177,49 @@ class Query:
     recipient: str = ""
     domain: str = ""
     states: Collection[State] = ()
-    older_than: float = 0.0
+    received_before: float = 0.0
     limit: int = 0
 
 
-class QueueStore(Protocol):
-    """Where the queue lives. Every verb is durable when it returns; OSError where it could not be."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """How much there is in a queue: messages, and the bytes of their bodies."""
 
-    def put(self, messages: Sequence[tuple[QueuedMessage, Sequence[QueuedRecipient]]]) -> None:
+    messages: int
+    size: int
+
+
+class QueueStore(Protocol):
+    """Where the queue lives. What a verb changed is durable when it returns; OSError where it could not be."""
+
+    def put(self, messages: Sequence[Entry]) -> None:
         """Take messages in, all or none of them."""
         ...
 
-    def claim(self, now: float, lease_until: float, limit: int, busy: Collection[str]) -> Sequence[Claim]:
-        """At most `limit` claims that are due, the longest waiting first, none for a destination in `busy`."""
+    def claim(self, now: float, lease_until: float, limit: int, room: Room) -> Sequence[Claim]:
+        """At most `limit` claims that are due, fair between destinations and, within one, between flows.
+
+        Of one flow to one destination the longest waiting comes first. A lease that is lost in a crash is no loss.
+        """
         ...
 
-    def settle(self, settled: Sequence[tuple[Claim, Sequence[Settlement]]]) -> None:
-        """What became of claims. A message whose recipients all have an end is gone with it, its body too."""
+    def settle(self, settled: Sequence[tuple[Claim, Sequence[Settlement]]], new: Sequence[Entry] = ()) -> None:
+        """What became of claims; with it, all or none, messages that come of it are taken in.
+
+        An end always counts; anything else only while the claim is still ours. A message whose recipients all have an
+        end is gone with it, its body too.
+        """
         ...
 
-    def find(self, query: Query) -> Iterable[tuple[QueuedMessage, Sequence[QueuedRecipient]]]:
+    def find(self, query: Query) -> Iterable[Entry]:
         """Messages with those of their recipients that the query asks for, oldest first."""
+        ...
+
+    def change(self, query: Query, settlement: Settlement) -> Sequence[Entry]:
+        """A person's word on the recipients that the query asks for and that are not in delivery: as settle() does,
+        whatever the number. What they were before."""
+        ...
+
+    def usage(self) -> Usage:
+        """How much there is, nearly: other processes may have changed it a moment ago. Does not block."""
         ...

@@ -1,0 +1,44 @@
+"""The seam of reports: what senders are told of their mail (RFC 3461, RFC 3464).
+
+The runner says what happened to recipients; a `Reporter` answers with the messages that tell the sender, ready for
+the queue: null reverse-path, never one about a message that has the null reverse-path itself, and none that NOTIFY
+does not want. They are put with the settlement they tell of, all or none: no end without its report, no report twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from smtpmaild.queue import Entry, QueuedMessage, QueuedRecipient
+
+
+class Action(Enum):
+    """What is told (RFC 3464 §2.3.3)."""
+
+    FAILED = "failed"
+    DELAYED = "delayed"
+    DELIVERED = "delivered"
+    RELAYED = "relayed"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One recipient and what is to be told of it.
+
+    recipient: as it stands after the attempt: `last` and `remote` are what was said, state BOUNCED, EXPIRED, DEFERRED
+    or DELIVERED.
+    """
+
+    action: Action
+    recipient: QueuedRecipient
+
+
+class Reporter(Protocol):
+    """Makes reports. Called in a thread, for it may read the message; raises OSError where it cannot be read."""
+
+    def __call__(self, message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry]:
+        """The reports to put into the queue; none where nobody is to be told."""
+        ...
