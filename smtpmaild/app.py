@@ -166,7 +166,8 @@ def build_dialect(
     limits = here.limits
     options = ServerOptions(
         hostname=config.hostname,
-        banner=listener.banner,
+        banner=listener.greeting,
+        is_lmtp=listener.protocol == "lmtp",
         message_size=limits.message_size,
         recipients=limits.recipients,
         messages=_mail_max(here),

@@ -492,6 +492,7 @@ class Receiver:
         answers = (
             self.chain.ask(self.service.recipient_steps, self.session, transaction, content, recipient.address)
             for recipient in transaction.envelope.recipients
+            if not self._is_stopped  # nobody is left to hear about those who are still to be asked about
         )
         for answer in answers:
             if not (answer is None or isinstance(answer, Reply)):
@@ -504,8 +505,6 @@ class Receiver:
     ) -> Result:
         verdicts.append(await waiting or event.success)
         for answer in answers:
-            if self._is_stopped:
-                break
             verdict = answer if answer is None or isinstance(answer, Reply) else await answer
             verdicts.append(verdict or event.success)
         return None if self._is_stopped else self._each_decided(verdicts)

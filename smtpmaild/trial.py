@@ -119,7 +119,8 @@ class _Trial:
             return
         # SMTPUTF8 is asked for where an address needs it, as a client would.
         utf8 = "" if question.sender.isascii() and "".join(question.recipients).isascii() else " SMTPUTF8"
-        for command in (f"EHLO {question.helo}", f"MAIL FROM:<{question.sender}>{utf8}"):
+        greeting = "LHLO" if self._service.dialect.is_lmtp else "EHLO"
+        for command in (f"{greeting} {question.helo}", f"MAIL FROM:<{question.sender}>{utf8}"):
             if not await self._say(command):
                 return
         accepted = [await self._say(f"RCPT TO:<{recipient}>") for recipient in question.recipients]

@@ -170,6 +170,15 @@ def keywords(door_service: object) -> set[str]:
     return {line.split(" ")[0] for line in door_service.dialect.keywords}
 
 
+def test_lmtp_listener_greets_as_one() -> None:
+    text = SMALL.replace("listen:", "protocol: lmtp, listen:")
+    for extra, banner in (("", "LMTP Service ready"), ("banner: Mail ready, ", "Mail ready")):
+        dialect = build(text.replace("protocol:", f"{extra}protocol:")).doors["mx"].service.dialect
+        assert dialect.is_lmtp
+        assert dialect.banner.text.endswith(f" {banner}")
+    assert not build(SMALL).doors["mx"].service.dialect.is_lmtp
+
+
 def test_extensions_are_offered_where_they_are_not_disabled() -> None:
     doors = build(LARGE).doors
     assert {"CHUNKING", "BINARYMIME"} <= keywords(doors["local"].service)

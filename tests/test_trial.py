@@ -28,9 +28,12 @@ def tried(
     sender: str = "a@c.example",
     to: Sequence[str] = TO,
     message: bytes | None = MESSAGE,
+    is_lmtp: bool = False,
 ) -> list[TrialStep]:
     notes = Notes()
-    service = make_service(stores={"mail": store or Store(), "spool": Store()}, options={"to_ascii": to_ascii})
+    service = make_service(
+        stores={"mail": store or Store(), "spool": Store()}, options={"to_ascii": to_ascii, "is_lmtp": is_lmtp}
+    )
     service = replace(service, chain=Chain.compile([(policy, mode) for policy in policies], notes), log=notes)
     return asyncio.run(run(service, Question(sender, to, message=message), notes))
 
@@ -52,6 +55,15 @@ def test_a_whole_session_step_by_step() -> None:
         "smtp.yaml:3",
         ["/var/mail/mail/box"],
     )
+
+
+def test_lmtp_is_spoken_where_the_listener_does() -> None:
+    steps = tried(to=TO * 2, is_lmtp=True)
+    assert words(steps) == ["connect 220", "LHLO 250", "MAIL 250", "RCPT 250", "RCPT 250", "DATA 354", "message 250"]
+    first, second = steps[-1].reply.splitlines()  # one for each recipient
+    assert first == second
+    assert first.startswith("250 2.0.0 Ok: queued as ")
+    assert outcome(steps) == "accept"
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,23 @@ def _unix_options(config: Config) -> Findings:
             yield Finding(("listeners", number, key), message, "warning", of_key=True)
 
 
+def _lmtp(config: Config) -> Findings:
+    for number, listener in enumerate(config.listeners):
+        if listener.protocol != "lmtp":
+            continue
+        for index, address in enumerate(listener.listen):
+            if isinstance(address, TcpAddress) and address.port == 25:
+                message = (
+                    "LMTP must not be spoken on port 25 (RFC 2033 section 5), where other servers come with SMTP: "
+                    "take a Unix socket or another port"
+                )
+                yield Finding(("listeners", number, "listen", index), message)
+        for index, keyword in enumerate(listener.disable_extensions):
+            if keyword in ("PIPELINING", "ENHANCEDSTATUSCODES"):
+                message = f"every server of LMTP offers {keyword} (RFC 2033 section 5)"
+                yield Finding(("listeners", number, "disable_extensions", index), message, "warning")
+
+
 def _trusted_proxies(config: Config) -> Findings:
     for number, listener in enumerate(config.listeners):
         trusted = {
@@ -359,6 +376,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _listener_names,
     _listen_addresses,
     _unix_options,
+    _lmtp,
     _trusted_proxies,
     _proxy_protocol,
     _accepts_something,

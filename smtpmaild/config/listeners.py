@@ -80,9 +80,14 @@ class Listener(Section):
         "submission from people's mail programs, lmtp from another server of ours, internal from devices and scripts "
         "on a private network.",
     )
-    protocol: Literal["smtp"] = Field("smtp", description="The protocol spoken.")
+    protocol: Literal["smtp", "lmtp"] = Field(
+        "smtp",
+        description="The protocol spoken. LMTP (RFC 2033) answers for each recipient of a message by itself, and is "
+        "for a server that queues: not for port 25.",
+    )
     banner: Annotated[str, AfterValidator(_banner_text)] = Field(
-        "ESMTP Service ready", description="What follows the host name in the greeting."
+        "ESMTP Service ready",
+        description="What follows the host name in the greeting; left out for LMTP: LMTP Service ready.",
     )
     auth: Literal["none", "optional", "required"] = Field(
         "none",
@@ -159,6 +164,12 @@ class Listener(Section):
     socket_mode: Mode = Field(0o660, description="Permissions of Unix sockets.")
     socket_owner: str | None = Field(None, description="User who owns Unix sockets; left out: who starts the daemon.")
     socket_group: str | None = Field(None, description="Group of Unix sockets; left out: that of the daemon.")
+
+    @property
+    def greeting(self) -> str:
+        """The banner of its protocol."""
+        is_left_out = self.protocol == "lmtp" and "banner" not in self.model_fields_set
+        return "LMTP Service ready" if is_left_out else self.banner
 
     @model_validator(mode="before")
     @classmethod

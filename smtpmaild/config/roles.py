@@ -33,6 +33,7 @@ ROLES: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         },
         # RFC 2033: another server of ours hands on what it has taken.
         "lmtp": {
+            "protocol": "lmtp",
             "policies": {"early_talker": _OFF, "helo_syntax": _OFF},
         },
         # Printers, scripts and cron on a private network: old, careless, and known to us.

@@ -16,9 +16,8 @@ from smtpmaild.config.yaml_nodes import Document, Loc, MappingNode, ScalarNode, 
 
 Schema = Mapping[str, Any]
 
-#: Keys and values of the finished product that this version has no use for yet.
+#: Keys of the finished product that this version has no use for yet.
 _LATER_KEYS = {"tls", "certificate", "queue", "tests", "status", "metrics", "milters", "include"}
-_LATER_VALUES = {"lmtp"}
 # Errors that mean the key rather than its value, or one that is missing in the mapping.
 _ABOUT_THE_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 
@@ -139,8 +138,6 @@ def _missing_key(wording: Wording, error: ErrorDetails) -> str:
 def _unknown_value(wording: Wording, error: ErrorDetails) -> str:
     value = error["input"]
     subject = wording.subject(error)
-    if isinstance(value, str) and value in _LATER_VALUES:
-        return f"{_kind(value)} for {subject} comes with a later version"
     words = wording.values(error["loc"])
     hint = did_you_mean(str(value), words) if isinstance(value, str) else ""
     shown = _kind(value).removeprefix("the number ")

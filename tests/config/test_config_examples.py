@@ -69,7 +69,7 @@ def test_default_shows_every_section() -> None:
 
 
 #: What the default does not show: what comes with a later version, and what is not to be recommended.
-LATER = {"protocol", "relay", "relays", "tls", "port", "username", "password", "password_file"}
+LATER = {"relay", "relays", "tls", "port", "username", "password", "password_file"}
 
 
 def test_default_shows_every_key() -> None:
