@@ -42,6 +42,7 @@ from smtpmaild.server.plan import Companion, ListenerPlan, Plan
 from smtpmaild.server.threads import Threads
 from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
+from smtpmaild.sink.completing import CompletingSink
 from smtpmaild.sink.discard import DiscardOptions
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
@@ -80,13 +81,18 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
             dialect=build_dialect(config, listener, _offered(listener), mechanisms),
             chain=chain,
             router=routing,
-            sinks=sinks,
+            sinks=_stores(sinks, listener),
             log=log,
             metrics=metrics,
             authenticator=authenticator,
+            hides_client=listener.hide_client,
         )
         doors[listener.name] = build_door(config, listener, service)
     return App(config, routing, sinks, doors, log, metrics, signing_in.companions if signing_in else ())
+
+
+def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str, Sink]:
+    return {name: CompletingSink(sink) for name, sink in sinks.items()} if listener.add_missing_headers else sinks
 
 
 @dataclass(frozen=True, slots=True)

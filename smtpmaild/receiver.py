@@ -77,7 +77,7 @@ class Service:
 
     verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
     who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data
-    about each recipient: the callbacks of a program, which has no stores.
+    about each recipient: the callbacks of a program, which has no stores.  hides_client: Received tells nothing of it.
     """
 
     listener: str
@@ -91,6 +91,7 @@ class Service:
     filters: Mapping[str, Sequence[ReplyFilter]] = field(default_factory=dict)
     authenticator: Authenticator | None = None
     recipient_steps: tuple[Step, ...] = ()
+    hides_client: bool = False
 
 
 @dataclass(slots=True)
@@ -441,7 +442,7 @@ class Receiver:
         deliveries = [(name, sinks[name].begin(envelope, to, self._drained)) for name, to in by_sink.items()]
         needs_body = self.chain.needs_body or bool(self.service.recipient_steps)
         self._reception = _Reception(deliveries, Content(keep_body=needs_body), troubles)
-        received = trace.received(envelope)
+        received = trace.received(envelope, hides_client=self.service.hides_client)
         for _, delivery in deliveries:
             delivery.write(received)
 

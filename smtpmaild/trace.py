@@ -1,4 +1,5 @@
-"""The header fields we put in front of a message: Received, Return-Path and Delivered-To, as bytes with CRLF.
+"""The header fields we put in front of a message, as bytes with CRLF: Received, Return-Path, Delivered-To and, where
+they are missing and wanted, Date and Message-ID.
 
 Pure functions; `received` runs once per message. Whatever a peer sent (its HELO argument above all) is made harmless
 here: no text can end a field, open a comment or leave the line. UTF-8 stands only in messages that came with SMTPUTF8
@@ -28,23 +29,30 @@ _LONGEST_ADDRESS = 64 + 1 + 255
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def received(envelope: Envelope) -> bytes:
-    """The Received field (RFC 5321 §4.4), three lines and the newest on top: it is written first into every store."""
+def received(envelope: Envelope, *, hides_client: bool = False) -> bytes:
+    """The Received field (RFC 5321 §4.4), three lines and the newest on top: it is written first into every store.
+
+    hides_client: for people who hand in their mail from home; nobody else learns where that is.
+    """
+    recipients = envelope.recipients
+    text = (
+        f"Received: {'' if hides_client else _from(envelope)}"
+        f"by {envelope.hostname} with {envelope.protocol} id {envelope.queue_id}"
+        # §7.2: a `for` clause with more than one recipient would show blind copies to everyone.
+        f"{_for(recipients[0].address) if len(recipients) == 1 else ''};\r\n"
+        f"\t{_date(int(envelope.received_at))}\r\n"
+    )
+    return text.encode("utf-8" if envelope.is_utf8 else "ascii", "replace")
+
+
+def _from(envelope: Envelope) -> str:
     host = envelope.peer.host
     # TCP-info = address-literal / ( Domain FWS address-literal ); nothing to say of a Unix socket.
     peer = "" if not host else f" ([IPv6:{host}])" if ":" in host else f" ([{host}])"
     hello = envelope.hello
     if len(hello) > _LONGEST_HELLO or not _HELLO.fullmatch(hello):
         hello = _harmless(hello)
-    recipients = envelope.recipients
-    text = (
-        f"Received: from {hello}{peer}\r\n"
-        f"\tby {envelope.hostname} with {envelope.protocol} id {envelope.queue_id}"
-        # §7.2: a `for` clause with more than one recipient would show blind copies to everyone.
-        f"{_for(recipients[0].address) if len(recipients) == 1 else ''};\r\n"
-        f"\t{_date(int(envelope.received_at))}\r\n"
-    )
-    return text.encode("utf-8" if envelope.is_utf8 else "ascii", "replace")
+    return f"from {hello}{peer}\r\n\t"
 
 
 def return_path(envelope: Envelope) -> bytes:
@@ -56,6 +64,16 @@ def return_path(envelope: Envelope) -> bytes:
 def delivered_to(text: str) -> bytes:
     """The Delivered-To field: the forward-path that led into this mailbox."""
     return f"Delivered-To: {_CONTROL.sub('?', text)}\r\n".encode("utf-8", "replace")
+
+
+def date(envelope: Envelope) -> bytes:
+    """A Date field (RFC 5322 §3.6.1) for a message that came without: when it came."""
+    return f"Date: {_date(int(envelope.received_at))}\r\n".encode("ascii")
+
+
+def message_id(envelope: Envelope) -> bytes:
+    """A Message-ID field (RFC 5322 §3.6.4) for a message that came without: its queue id is nobody else's."""
+    return f"Message-ID: <{envelope.queue_id}@{envelope.hostname}>\r\n".encode("ascii", "replace")
 
 
 def _for(address: Address) -> str:

@@ -20,6 +20,7 @@ from smtpmaild.policy.chain import Event
 from smtpmaild.server.listener import ConnectionLimits
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import InheritedAddress, TcpAddress, UnixAddress
+from smtpmaild.sink.completing import CompletingSink
 from smtpmaild.sink.discard import DiscardSink
 from smtpmaild.sink.maildir import MaildirSink
 from smtpmaild.sink.spool import SpoolSink
@@ -385,3 +386,15 @@ def test_only_who_limits_connections_counts_by_itself() -> None:
     assert doors["mx"].limits == ConnectionLimits(100, 20, 30)
     assert doors["own"].limits == ConnectionLimits(100, 20, 30, here=7, name="own")
     assert doors["own-clients"].limits == ConnectionLimits(100, 3, 30, here=0, name="own-clients")
+
+
+def test_submission_completes_messages_and_hides_who_sent_them() -> None:
+    text = OWN.replace(
+        "- name: own\n",
+        '- {name: x, listen: ["127.0.0.1:2528"], add_missing_headers: true, hide_client: true}\n  - name: own\n',
+    )
+    doors = build(text).doors
+    own, mx = doors["x"].service, doors["mx"].service
+    assert isinstance(own.sinks["mail"], CompletingSink)
+    assert isinstance(mx.sinks["mail"], DiscardSink)
+    assert (own.hides_client, mx.hides_client) == (True, False)

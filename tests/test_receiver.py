@@ -175,6 +175,12 @@ def test_received_says_how_the_message_came(hello: Hello, parameters: dict[str, 
     assert f" with {protocol} id ".encode() in store.parcel.chunks[0]
 
 
+def test_received_may_keep_the_client_to_itself() -> None:
+    store = Store()
+    desk(stores={"mail": store}, hides_client=True).send(b"text\r\n")
+    assert store.parcel.chunks[0].startswith(b"Received: by mx.example with ESMTP id ")
+
+
 def test_two_messages_in_one_session_are_two() -> None:
     store = Store()
     it = desk(stores={"mail": store})

@@ -124,3 +124,18 @@ def test_delivered_to() -> None:
     assert trace.delivered_to("user+tag@example.com") == b"Delivered-To: user+tag@example.com\r\n"
     assert trace.delivered_to("ü@x.test") == "Delivered-To: ü@x.test\r\n".encode()
     assert trace.delivered_to("a\r\nBcc: b\x85") == b"Delivered-To: a??Bcc: b?\r\n"
+
+
+def test_a_hidden_client_leaves_no_trace() -> None:
+    one = envelope(recipients=[recipient("user@example.com")])
+    assert trace.received(one, hides_client=True) == (
+        b"Received: by mx.example.com with ESMTP id 06A9X0Q2RB3EAEX0\r\n"
+        b"\tfor <user@example.com>;\r\n"
+        b"\tSun, 22 Nov 2026 15:00:41 +0000\r\n"
+    )
+
+
+def test_fields_for_a_message_without_them() -> None:
+    fields = message_from_bytes(trace.date(envelope()) + trace.message_id(envelope()) + b"\r\n", policy=SMTP)
+    assert parsedate_to_datetime(str(fields["Date"])).timestamp() == int(envelope().received_at)
+    assert fields["Message-ID"] == "<06A9X0Q2RB3EAEX0@mx.example.com>"
