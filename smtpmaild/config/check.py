@@ -407,4 +407,5 @@ _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
     _postmaster: ("local_domains",),
     _rule_listeners: ("listeners",),
     _relaying: ("relays",),
+    **dict.fromkeys(SIGNING_IN_CHECKS, ("accounts",)),
 }
