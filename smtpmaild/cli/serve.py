@@ -72,7 +72,7 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
 
     from smtpmaild import app
     from smtpmaild.server import privileges
-    from smtpmaild.server.streams import serve_standard_io
+    from smtpmaild.server.stream_session import serve_standard_io
 
     built = app.build(config, log)
     name = listener or config.listeners[0].name

@@ -23,7 +23,8 @@ from smtpmaild.policy import Answer
 from smtpmaild.policy.chain import Chain, Event, Step
 from smtpmaild.receiver import ReplyFilter, Service
 from smtpmaild.server.connection import peer_of
-from smtpmaild.server.streams import Reader, StreamSession, Writer, open_streams
+from smtpmaild.server.stream_session import StreamSession
+from smtpmaild.server.streams import Reader, Writer, open_streams
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect
 from smtpmaild.smtp.extension import Extension as Row

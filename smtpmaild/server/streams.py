@@ -1,34 +1,25 @@
-"""One session over a pair of streams: standard input and output (inetd), a pipe, or a socket a program opened.
+"""Streams of whatever file descriptors are.
 
-Slower than connection.py and simpler: one task that reads, decides and writes in turn. Memory is bounded the same way,
-as nothing more is read while a decision is on its way or replies wait to be written.
-
-`open_streams` makes streams of whatever file descriptors are: the loop watches sockets and pipes; regular files,
-terminals and devices, which it cannot watch or must not touch (a terminal is shared with the shell, and with it the
-flag that makes it non-blocking), are read and written in threads.
+The loop watches sockets and pipes; regular files, terminals and devices, which it cannot watch or must not touch (a
+terminal is shared with the shell, and with it the flag that makes it non-blocking), are read and written in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import socket
 import stat
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
-from smtpmaild.dialogue import CONNECTION_LOST, Dialogue
 from smtpmaild.envelope import Peer
-from smtpmaild.receiver import Service
 from smtpmaild.server.connection import peer_of
 
 _READ_SIZE = 64 * 1024
-# The last line of a 4yz or 5yz reply.
-_ERROR = re.compile(rb"^[45]\d\d ", re.MULTILINE)
 # How long a peer that goes on sending after our last reply is heard out.
 _LINGER_SECONDS = 2.0
 # How long the last replies may take to leave, once the session is over.
@@ -46,85 +37,6 @@ class Writer(Protocol):
 
     def write(self, data: bytes, /) -> None: ...
     async def drain(self) -> None: ...
-
-
-class StreamSession:
-    """One session.
-
-    idle_timeout: seconds for the peer to send something or to take what we send, 0 for ever.  error_sleep_time:
-    seconds to wait before each 4yz and 5yz, in this session only.
-    """
-
-    def __init__(
-        self, service: Service, peer: Peer, *, idle_timeout: float = 300.0, error_sleep_time: float = 0.0
-    ) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
-        self._idle_timeout = idle_timeout or None
-        self._error_sleep_time = error_sleep_time
-        self.dialogue = Dialogue(service, peer, self._spawn, self._changed.set)
-
-    async def run(self, reader: Reader, writer: Writer) -> None:
-        """Send the banner and serve until the session ends; the caller closes the streams."""
-        reason = CONNECTION_LOST
-        try:
-            await self._converse(reader, writer)
-        except OSError as error:  # TimeoutError too: the peer does not read its replies
-            reason = str(error) or "timeout while sending"
-        finally:
-            self.dialogue.stop(reason)
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _converse(self, reader: Reader, writer: Writer) -> None:
-        dialogue = self.dialogue
-        dialogue.advance()
-        is_open = True
-        while True:
-            await self._write(writer)
-            if dialogue.is_busy:
-                self._changed.clear()
-                await self._changed.wait()
-            elif dialogue.protocol.is_closed or not is_open:
-                return
-            else:
-                is_open = await self._read(reader)
-
-    async def _read(self, reader: Reader) -> bool:
-        """Take the next input, or the lack of it, to the dialogue. False: there will be no more."""
-        try:
-            async with asyncio.timeout(self._idle_timeout):
-                data = await reader.read(_READ_SIZE)
-        except TimeoutError:
-            self.dialogue.time_out()
-            return True
-        self.dialogue.receive_data(data)
-        return bool(data)
-
-    async def _write(self, writer: Writer) -> None:
-        """Send all there is to send, and decide what had to wait for that."""
-        protocol = self.dialogue.protocol
-        while output := protocol.data_to_send():
-            if self._error_sleep_time:
-                await asyncio.sleep(self._error_sleep_time * len(_ERROR.findall(output)))
-            async with asyncio.timeout(self._idle_timeout):
-                writer.write(output)
-                await writer.drain()
-            self.dialogue.advance()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def serve_standard_io(service: Service, idle_timeout: float) -> None:
-    """One session on standard input and output, as inetd starts them; its peer is that of the socket on them, if any.
-
-    Whoever calls starts the stores of the service before and stops them after.
-    """
-    async with open_streams(0, 1) as (reader, writer, peer):
-        await StreamSession(service, peer, idle_timeout=idle_timeout).run(reader, writer)
 
 
 @asynccontextmanager

@@ -24,7 +24,8 @@ from smtpmaild.envelope import Peer, Route, Rule, Session, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Chain, Event, Step
 from smtpmaild.receiver import Service
-from smtpmaild.server.streams import StreamSession, close, hear_out, open_streams
+from smtpmaild.server.stream_session import StreamSession
+from smtpmaild.server.streams import close, hear_out, open_streams
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import Dialect, ServerOptions
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
@@ -369,7 +370,7 @@ def test_standard_io_as_inetd_has_it() -> None:
         import asyncio, sys
         sys.path.insert(0, "tests/server")
         from test_streams import Facts, service
-        from smtpmaild.server.streams import serve_standard_io
+        from smtpmaild.server.stream_session import serve_standard_io
         log = Facts()
         asyncio.run(serve_standard_io(service(log), 5.0))
         sys.exit(dict(log.all)["session_closed"]["peer"].startswith("127.0.0.1:") + 41)
