@@ -1,0 +1,77 @@
+"""A certification authority for tests, and files as an operator has them."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import trustme
+from cryptography.hazmat.primitives import serialization
+
+from smtpmaild.tls.settings import CertificateFiles
+
+
+@cache
+def authority() -> trustme.CA:
+    """One for all tests: who trusts it trusts every certificate made here."""
+    return trustme.CA()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A certificate with its chain, and its key, as files."""
+
+    certificate: Path
+    key: Path
+
+    @property
+    def files(self) -> CertificateFiles:
+        return CertificateFiles(str(self.certificate), str(self.key))
+
+
+def issue(
+    folder: Path,
+    *names: str,
+    stem: str = "",
+    days: float = 90,
+    passphrase: str = "",
+    by: trustme.CA | None = None,
+    common_name: str | None = None,
+) -> Pair:
+    """A certificate for these names (mx.example.com if none) in mx.example.com.pem and mx.example.com.key."""
+    names = names or ("mx.example.com",)
+    now = datetime.datetime.now(datetime.UTC)
+    leaf = (by or authority()).issue_cert(
+        *names,
+        common_name=common_name,
+        not_before=now - datetime.timedelta(days=365),
+        not_after=now + datetime.timedelta(days=days),
+    )
+    pair = Pair(folder / f"{stem or names[0]}.pem", folder / f"{stem or names[0]}.key")
+    pair.certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+    pem = leaf.private_key_pem.bytes()
+    if passphrase:
+        key = serialization.load_pem_private_key(pem, None)
+        encryption = serialization.BestAvailableEncryption(passphrase.encode())
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    pair.key.write_bytes(pem)
+    pair.key.chmod(0o600)
+    return pair
+
+
+def write_ca(folder: Path, by: trustme.CA | None = None) -> str:
+    path = folder / "ca.pem"
+    (by or authority()).cert_pem.write_to_path(str(path))
+    return str(path)
+
+
+def client_context(pair: Pair | None = None) -> ssl.SSLContext:
+    """For a client that trusts our authority alone, and shows a certificate if it has one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority().configure_trust(context)
+    if pair is not None:
+        context.load_cert_chain(pair.certificate, pair.key)
+    return context
