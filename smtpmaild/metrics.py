@@ -15,6 +15,7 @@ class Metrics:
     sessions_refused: turned away at the door, by a limit or a policy.  sessions_timed_out: ended by a timeout.
     messages_*: by the reply to the end of data: 2yz, 5yz, 4yz.  recipients_*: by the reply to RCPT.
     bytes_received: of messages, without dot-stuffing.  policy_errors: exceptions raised by policies and callbacks.
+    tls_handshakes: finished ones; tls_handshakes_failed: all others, those of a client that went away among them.
     authentications_*: by the reply to the last line of AUTH; those that were given up are not counted.
     """
 
@@ -30,6 +31,8 @@ class Metrics:
     recipients_deferred: int = 0
     bytes_received: int = 0
     policy_errors: int = 0
+    tls_handshakes: int = 0
+    tls_handshakes_failed: int = 0
     authentications_accepted: int = 0
     authentications_refused: int = 0
 

@@ -68,6 +68,10 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         others=("pydantic", "dns"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
+    # PEM files to SSL contexts: OpenSSL and files, no socket
+    "tls": Allowed(
+        ours=("auth", "envelope", "facts"), others=("cryptography",), banned=frozenset(LOOP_AND_SOCKETS - {"ssl"})
+    ),
     # one transaction, and what carries it
     "receiver": Allowed(
         ours=("smtp.*", "envelope", "trace", "queue_id", "content", "metrics", "facts")
@@ -76,7 +80,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth")),
     "server": Allowed(
         ours=("smtp.*", "receiver", "dialogue", "metrics", "envelope", "facts", "content", "queue_id", "sink")
-        + ("auth.*",),
+        + ("auth.*", "tls.*"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
@@ -93,14 +97,14 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # the file, the log, the one who knows them all
     "config": Allowed(
         ours=("smtp.*", "policy.builtin", "policy.options", "sink.builtin", "routing", "envelope", "idn")
-        + ("auth.accounts", "auth.throttle", "auth.users_file"),
+        + ("auth.accounts", "auth.throttle", "auth.users_file", "tls.settings", "tls.contexts"),
         others=("pydantic", "pydantic_core", "yaml"),
         banned=frozenset({"asyncio", "uvloop"}),
     ),
     "log": Allowed(ours=("facts",), others=("structlog",)),
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
-        + ("auth.*", "dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "trace"),
+        + ("auth.*", "dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

@@ -2,7 +2,8 @@
 
 Reads into a buffer that all connections share, writes all replies of a wake-up at once, and keeps a single deadline
 that the listener's sweep looks at: no timer and no task of its own. Input that comes while a decision is on its way,
-or while the client does not read our replies, waits: one read of it, then the transport stops reading.
+or while the client does not read our replies, waits: one read of it, then the transport stops reading. With TLS the
+transport is an Encryption, put over the real one before the greeting or after STARTTLS; nothing else is different.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from smtpmaild.auth import ChannelBinding
 from smtpmaild.dialogue import Dialogue
-from smtpmaild.envelope import IpAddress, Peer
+from smtpmaild.envelope import IpAddress, Peer, Tls
+from smtpmaild.server.encryption import Encryption
 from smtpmaild.server.proxy_protocol import Header
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.reply import Reply
@@ -28,6 +31,18 @@ _LINGER_SECONDS = 2.0
 _RATE_GRACE_SECONDS = 30.0
 
 
+class Wire(Protocol):
+    """What of a transport is used: that of the loop, or an Encryption on top of it."""
+
+    def write(self, data: bytes, /) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def is_closing(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
 class Connection(asyncio.BufferedProtocol):
     """The protocol object of one transport.
 
@@ -35,12 +50,12 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_at_eof", "_body_bytes", "_body_since", "_dialogue", "_door", "_ends_at", "_ip", "_is_lingering",
-        "_is_paused", "_is_stalled", "_listener", "_transport", "_writes_are_paused", "deadline",
+        "_at_eof", "_body_bytes", "_body_since", "_dialogue", "_door", "_ends_at", "_handshake", "_ip",
+        "_is_lingering", "_is_paused", "_is_stalled", "_listener", "_transport", "_writes_are_paused", "deadline",
     )  # fmt: skip
 
     _dialogue: Dialogue
-    _transport: asyncio.Transport
+    _transport: Wire
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
@@ -51,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self._writes_are_paused = False
         self._is_lingering = False
         self._at_eof = False
+        self._handshake: Encryption | None = None  # under way
         self._body_since = 0.0
         self._body_bytes = 0
         self._ends_at = math.inf
@@ -80,12 +96,54 @@ class Connection(asyncio.BufferedProtocol):
         now = listener.loop.time()
         if door.timeouts.session:
             self._ends_at = now + door.timeouts.session
+        if door.tls is not None and door.tls.is_implicit:
+            self._encrypt(transport)
         if not listener.welcome(self, self._ip):
             self._turn_away()
-        elif door.greeting_delay:
-            self.deadline = now + door.greeting_delay
+        elif self._handshake is None:
+            self._greet()
+
+    def _greet(self) -> None:
+        door = self._door
+        if door.greeting_delay:
+            self.deadline = self._listener.loop.time() + door.greeting_delay
         else:
             self._dialogue.advance()
+
+    # TLS
+
+    def _encrypt(self, transport: asyncio.Transport) -> None:
+        """From here on all is TLS: what comes in is a handshake, what goes out waits until that is finished."""
+        listener, offer = self._listener, self._door.tls
+        assert offer is not None, "there is no STARTTLS without certificates"
+        self._resume_reading()
+        self._transport = self._handshake = Encryption(
+            self, transport, offer.context, listener.handshakes, listener.loop, listener.encrypted
+        )
+        self.deadline = min(listener.loop.time() + self._door.timeouts.tls_handshake, self._ends_at)
+
+    def encrypted(self, tls: Tls, binding: ChannelBinding | None) -> None:
+        """The handshake is finished."""
+        self._handshake = None
+        self._dialogue.receiver.service.metrics.tls_handshakes += 1
+        self._dialogue.secure(tls, binding)
+        if self._dialogue.protocol.has_begun:
+            self._set_deadline(has_progress=True)
+        else:
+            self._greet()
+
+    def encryption_failed(self, reason: str) -> None:
+        """The handshake will not be finished; the connection is being closed."""
+        self._handshake = None
+        service, session = self._dialogue.receiver.service, self._dialogue.receiver.session
+        service.metrics.tls_handshakes_failed += 1
+        service.log.info(
+            "tls_handshake_failed",
+            session_id=session.session_id,
+            listener=self._door.name,
+            peer=str(session.peer),
+            reason=reason,
+        )
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._listener.buffer
@@ -150,6 +208,10 @@ class Connection(asyncio.BufferedProtocol):
         if protocol.is_closed:
             self._hang_up()
             return
+        if protocol.is_upgrading:
+            if self._handshake is None:
+                self._encrypt(cast("asyncio.Transport", transport))
+            return
         self._set_deadline(has_progress=bool(output))
         if dialogue.is_busy or self._writes_are_paused:
             return
@@ -193,6 +255,8 @@ class Connection(asyncio.BufferedProtocol):
         dialogue = self._dialogue
         if self._is_lingering or self._transport.is_closing():
             self._transport.abort()
+        elif self._handshake is not None:
+            self._handshake.fail("the client took too long")
         elif not dialogue.protocol.has_begun:
             self.deadline = now + self._door.timeouts.greeting
             self._resume_reading()

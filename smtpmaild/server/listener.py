@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,19 +21,24 @@ from smtpmaild.envelope import IpAddress, Peer
 from smtpmaild.receiver import Service
 from smtpmaild.server.connection import Connection
 from smtpmaild.server.counts import WorkerCounts
+from smtpmaild.server.handshakes import Handshakes
 from smtpmaild.server.preface import Preface
+from smtpmaild.tls.certificates import Certificates
+from smtpmaild.tls.settings import ClientCertificates
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """In seconds. greeting: for the first command.  command: for each further one.  data_block: for the next piece of
-    a body.  session: for all of it, 0 for no limit.  proxy_header: for the PROXY header, where there is one."""
+    a body.  session: for all of it, 0 for no limit.  proxy_header: for the PROXY header, where there is one.
+    tls_handshake: until TLS stands, waiting for its turn included."""
 
     greeting: float = 300.0
     command: float = 300.0
     data_block: float = 180.0
     session: float = 0.0
     proxy_header: float = 5.0
+    tls_handshake: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,21 @@ class ConnectionLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsOffer:
+    """How a door encrypts. is_implicit: before the greeting, else after STARTTLS.  clients: whether their certificates
+    are asked for."""
+
+    certificates: Certificates
+    clients: ClientCertificates = "none"
+    is_implicit: bool = False
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next handshake: the certificates as they are now."""
+        return self.certificates.context(self.clients)
+
+
+@dataclass(frozen=True, slots=True)
 class Door:
     """A listener as its sessions meet it.
 
@@ -58,6 +79,7 @@ class Door:
     service with them, by their keywords; without an entry it is `service`.
     greeting_delay: seconds before the banner.  body_rate: the slowest a body may come, bytes a second, 0 for any.
     trusted_proxies: whose connections begin with a PROXY header, and nobody else's come in; None: no PROXY protocol.
+    tls: None where there is no TLS.
     """
 
     service: Service
@@ -69,6 +91,7 @@ class Door:
     greeting_delay: float = 0.0
     body_rate: int = 0
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
+    tls: TlsOffer | None = None
 
     @property
     def name(self) -> str:
@@ -137,7 +160,7 @@ class _Ear:
 class Listener:
     """The open connections of one listener and the sockets that bring more of them.
 
-    on_empty: called when the last connection is gone.
+    on_empty: called when the last connection is gone.  handshakes: those of the whole worker.
     """
 
     def __init__(
@@ -147,6 +170,7 @@ class Listener:
         room: Room,
         loop: asyncio.AbstractEventLoop,
         on_empty: Callable[[], object],
+        handshakes: Handshakes | None = None,
     ) -> None:
         self.door = door
         self.counts = counts
@@ -156,6 +180,8 @@ class Listener:
         self.tasks: set[asyncio.Task[None]] = set()
         # One buffer for all connections: what is read is copied out before the loop turns to the next one.
         self.buffer = memoryview(bytearray(_READ_SIZE))
+        self.encrypted = memoryview(bytearray(_READ_SIZE if door.tls else 0))
+        self.handshakes = handshakes or Handshakes(loop)
         self._on_empty = on_empty
         self._ears: list[_Ear] = []
         self._is_draining = False

@@ -65,6 +65,7 @@ class Plan:
     they may go on after a reload, on the plan they began with; then they drain.  user, group: whom to become after
     binding, "" to stay.  allow_root: serve as root where no user is given.  prefix_v4, prefix_v6: how many bits of an
     address make its network, for connection limits.  companions: what else is started and stopped with it.
+    handshakes: of TLS, how many a worker has in flight.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -83,6 +84,7 @@ class Plan:
     log_start: Callable[[], object] = _nothing
     log_stop: Callable[[], object] = _nothing
     companions: Sequence[Companion] = ()
+    handshakes: int = 16
 
     @property
     def sockets(self) -> list[tuple[str, Address, int]]:

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from smtpmaild.facts import Log
 from smtpmaild.server.counts import Counts, WorkerCounts
+from smtpmaild.server.handshakes import Handshakes
 from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Companion, Plan
@@ -64,7 +65,8 @@ class Generation:
         self._urgency = Urgency.NONE
         self._started: list[Sink] = []
         self._companions: list[Companion] = []
-        self.listeners = [Listener(one.door, counts, room, loop, self._news.set) for one in plan.listeners]
+        handshakes = Handshakes(loop, plan.handshakes)
+        self.listeners = [Listener(one.door, counts, room, loop, self._news.set, handshakes) for one in plan.listeners]
 
     @property
     def is_empty(self) -> bool:
