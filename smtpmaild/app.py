@@ -22,10 +22,12 @@ from smtpmaild.auth.users_file import UsersFile
 from smtpmaild.config import load
 from smtpmaild.config import sockets as config_sockets
 from smtpmaild.config.accounts import Accounts as AccountsConfig
+from smtpmaild.config.check_tls import clients_of
 from smtpmaild.config.domains import LocalDomain as LocalDomainConfig
 from smtpmaild.config.listeners import Listener as ListenerConfig
 from smtpmaild.config.models import Config
 from smtpmaild.config.rules import RelayRule as RelayRuleConfig
+from smtpmaild.config.tls import is_offered
 from smtpmaild.envelope import Rule
 from smtpmaild.facts import Log
 from smtpmaild.idn import to_ascii
@@ -37,9 +39,10 @@ from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
 from smtpmaild.receiver import Service
 from smtpmaild.routing import Deliver, LocalDomain, Refuse, RelayRule, Routing
 from smtpmaild.server import sockets
-from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts
+from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
 from smtpmaild.server.plan import Companion, ListenerPlan, Plan
 from smtpmaild.server.threads import Threads
+from smtpmaild.server.watch import Watch
 from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.completing import CompletingSink
@@ -47,6 +50,7 @@ from smtpmaild.sink.discard import DiscardOptions
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
+from smtpmaild.tls.certificates import Certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
     signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
+    certificates = build_certificates(config, log)
     doors = {}
     for listener in config.listeners:
         chain = Chain.compile(build_policies(config.at(listener).policies.options()), log, metrics)
@@ -87,8 +92,11 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
             authenticator=authenticator,
             hides_client=listener.hide_client,
         )
-        doors[listener.name] = build_door(config, listener, service)
-    return App(config, routing, sinks, doors, log, metrics, signing_in.companions if signing_in else ())
+        doors[listener.name] = build_door(config, listener, service, certificates)
+    companions: list[Companion] = [*signing_in.companions] if signing_in else []
+    if certificates is not None:
+        companions.append(Watch(certificates.look, log))
+    return App(config, routing, sinks, doors, log, metrics, companions)
 
 
 def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str, Sink]:
@@ -110,6 +118,16 @@ def build_signing_in(accounts: AccountsConfig, log: Log) -> SigningIn:
     threads = Threads(accounts.verifications, "password")
     file = UsersFile(accounts.users_file or "", log)
     return SigningIn(partial(Local, file, threads, gate, secrets.token_urlsafe), (threads,))
+
+
+def build_certificates(config: Config, log: Log) -> Certificates | None:
+    """What the listeners with TLS show to their clients; None where there are none."""
+    clients = {clients_of(config, listener) for listener in config.listeners if is_offered(listener.tls)}
+    if not clients:
+        return None
+    if config.tls.self_signed:
+        log.warning("certificate_self_signed", hostname=config.hostname, cause="it encrypts, and proves nothing")
+    return Certificates(config.tls.settings(config.hostname), clients, log)
 
 
 def build_routing(config: Config) -> Routing:
@@ -186,6 +204,8 @@ def build_dialect(
         mechanisms=mechanisms,
         auth_in_clear=listener.auth_without_tls,
         requires_auth=listener.auth == "required",
+        starttls=listener.tls in ("optional", "required"),
+        requires_tls=listener.tls == "required",
     )
     return Dialect(options, extensions)
 
@@ -196,7 +216,9 @@ def _mail_max(config: Config) -> int:
     return options.limit if options.mode is Mode.ENFORCE else 0
 
 
-def build_door(config: Config, listener: ListenerConfig, service: Service) -> Door:
+def build_door(
+    config: Config, listener: ListenerConfig, service: Service, certificates: Certificates | None = None
+) -> Door:
     """A listener as its sessions meet it."""
     here = config.at(listener)
     timeouts, limits = here.timeouts, here.limits
@@ -208,13 +230,25 @@ def build_door(config: Config, listener: ListenerConfig, service: Service) -> Do
         if listener.xforward_from or listener.xclient_from
         else {},
         timeouts=Timeouts(
-            timeouts.greeting, timeouts.command, timeouts.data_block, timeouts.session, timeouts.proxy_header
+            greeting=timeouts.greeting,
+            command=timeouts.command,
+            data_block=timeouts.data_block,
+            session=timeouts.session,
+            proxy_header=timeouts.proxy_header,
+            tls_handshake=timeouts.tls_handshake,
         ),
         limits=_connection_limits(config, listener),
         greeting_delay=listener.greeting_delay,
         body_rate=limits.body_rate,
         trusted_proxies=listener.trusted_proxies if listener.proxy_protocol else None,
+        tls=_tls_offer(config, listener, certificates),
     )
+
+
+def _tls_offer(config: Config, listener: ListenerConfig, certificates: Certificates | None) -> TlsOffer | None:
+    if certificates is None or not is_offered(listener.tls):
+        return None
+    return TlsOffer(certificates, clients_of(config, listener), is_implicit=listener.tls == "implicit")
 
 
 def _connection_limits(config: Config, listener: ListenerConfig) -> ConnectionLimits:
@@ -269,6 +303,7 @@ def plan(
         log_start=stream.start,
         log_stop=stream.stop,
         companions=app.companions,
+        handshakes=config.tls.handshakes,
     )
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from smtpmaild.config.aliases import End, LocalNames, Name
+from smtpmaild.config.check_tls import tls_files, tls_listeners, tls_rights
 from smtpmaild.config.coverage import hidden_rules
 from smtpmaild.config.exposure import open_relays
 from smtpmaild.config.findings import Finding, Findings
@@ -397,6 +398,9 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _socket_folders,
     _accounts,
     *SIGNING_IN_CHECKS,
+    tls_listeners,
+    tls_files,
+    tls_rights,
 )
 #: Sections of which a check must know every name, because it concludes something from those that are not there.
 _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
@@ -408,4 +412,5 @@ _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
     _rule_listeners: ("listeners",),
     _relaying: ("relays",),
     **dict.fromkeys(SIGNING_IN_CHECKS, ("accounts",)),
+    tls_listeners: ("tls",),
 }

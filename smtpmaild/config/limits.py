@@ -71,6 +71,7 @@ class DoorTimeouts(Section):
     proxy_header: Duration = Field(
         5.0, gt=0, description="For the PROXY header, where a listener has proxy_protocol; TCP may repeat it after 3 s."
     )
+    tls_handshake: Duration = Field(30.0, gt=0, description="For TLS to come to stand, once it has begun.")
 
 
 class Timeouts(DoorTimeouts):

@@ -13,7 +13,9 @@ from smtpmaild.config.policies import Policies
 from smtpmaild.config.roles import Role, with_role
 from smtpmaild.config.section import AtLeastOne, Section, Whole
 from smtpmaild.config.sockets import Listen
+from smtpmaild.config.tls import TlsMode
 from smtpmaild.config.units import Duration
+from smtpmaild.tls.settings import ClientCertificates
 
 ExtensionKeyword = Literal[
     "PIPELINING",
@@ -84,6 +86,14 @@ class Listener(Section):
         "smtp",
         description="The protocol spoken. LMTP (RFC 2033) answers for each recipient of a message by itself, and is "
         "for a server that queues: not for port 25.",
+    )
+    tls: TlsMode = Field(
+        "none",
+        description="optional: STARTTLS is offered; required: and no mail is taken before it; implicit: TLS comes "
+        "first, as on port 465.",
+    )
+    client_certificates: ClientCertificates | None = Field(
+        None, description="As in the section tls, for this listener alone."
     )
     banner: Annotated[str, AfterValidator(_banner_text)] = Field(
         "ESMTP Service ready",

@@ -22,6 +22,7 @@ from smtpmaild.config.roles import overridden
 from smtpmaild.config.rules import Relay, RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
 from smtpmaild.config.stores import Store
+from smtpmaild.config.tls import Tls
 from smtpmaild.config.yaml_nodes import Document
 
 
@@ -82,6 +83,7 @@ class Config(Section):
         (), description="What to do with mail for other domains: in order, the first match decides; no match: refused."
     )
     relays: dict[str, Relay] = Field({}, description="Hosts that take our mail on, each under the name `relay` uses.")
+    tls: Tls = Field(default_factory=Tls, description="Certificates, for listeners with TLS.")
     policies: Policies = Field(default_factory=Policies, description="What is checked at each step of the dialogue.")
     limits: Limits = Field(default_factory=Limits, description="How much and how many.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long we wait.")

@@ -225,10 +225,11 @@ def test_serving_is_what_happens_without_a_command(run: Runner, served: list[Pla
     ran = run("--config", GOOD)
     assert ran.status == 0
     (plan,) = served
-    (fact,) = [json.loads(line) for line in ran.err.splitlines()]
+    fact, warning = [json.loads(line) for line in ran.err.splitlines()]
     assert (fact["event"], fact["domain"], fact["path"]) == (
         "domain_served", "example.com", f"{ROOT}/var/mail/{{domain}}/{{mailbox}}",
     )  # fmt: skip
+    assert (warning["event"], warning["level"]) == ("certificate_self_signed", "warning")
     assert [one.name for one in plan.listeners] == ["local"]
     assert plan.allow_root is False
 

@@ -56,7 +56,7 @@ def test_default_runs_as_it_is() -> None:
 
 COMMENTED_KEYS = {
     "version", "hostname", "postmaster", "listeners", "accounts", "local_domains", "deliver_to", "relay_rules",
-    "policies", "limits", "timeouts", "logging", "workers", "event_loop", "user", "group",
+    "policies", "tls", "limits", "timeouts", "logging", "workers", "event_loop", "user", "group",
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_default_shows_every_section() -> None:
 
 
 #: What the default does not show: what comes with a later version, and what is not to be recommended.
-LATER = {"relay", "relays", "tls", "port", "username", "password", "password_file"}
+LATER = {"relay", "relays", "port", "username", "password", "password_file"}
 
 
 def test_default_shows_every_key() -> None:
@@ -90,6 +90,7 @@ def test_commented_keys_are_valid(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
     path = tmp_path / "config" / "smtp.yaml"
     text = "\n".join(lines).replace("user: smtpmaild", "user: root").replace("group: smtpmaild", "group: root")
+    text = re.sub(r"^  (certificates|client_ca):", r"  # \1:", text, flags=re.MULTILINE)  # there are no such files
     path.write_text(text.replace("sales: [alice, bob]", "sales: alice"))
     config = load(path)
     assert config.hostname == "mx.example.com"
