@@ -76,7 +76,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     certificates = build_certificates(config, log)
     doors = {}
     for listener in config.listeners:
-        chain = Chain.compile(build_policies(config.at(listener).policies.options()), log, metrics)
+        chain = Chain.compile(build_policies(config.at(listener).policies.options(), routing), log, metrics)
         authenticator = None
         if signing_in is not None and listener.auth != "none":
             authenticator = signing_in.authenticator(listener.mechanisms)

@@ -398,3 +398,32 @@ def test_submission_completes_messages_and_hides_who_sent_them() -> None:
     assert isinstance(own.sinks["mail"], CompletingSink)
     assert isinstance(mx.sinks["mail"], DiscardSink)
     assert (own.hides_client, mx.hides_client) == (True, False)
+
+
+SENDERS = """\
+listeners:
+  - {name: mx, listen: ["127.0.0.1:2525"], policies: {senders: {mode: enforce}}}
+  - {name: plain, listen: ["127.0.0.1:2526"]}
+local_domains: {example.com: {deliver: mail, mailboxes: [alice, bob], aliases: {sales: alice}}}
+deliver_to: {mail: {type: discard}}
+policies: {senders: {users: {bob: bob@far.example}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("user", "sender", "allowed"),
+    [
+        ("alice", "sales@example.com", True),
+        ("bob", "sales@example.com", False),
+        ("bob", "bob@far.example", True),
+        ("alice", "bob@far.example", False),
+        ("", "eve@far.example", True),
+    ],
+)
+def test_who_signed_in_has_addresses_of_his_own(user: str, sender: str, allowed: bool) -> None:
+    doors = build(SENDERS).doors
+    asked = transaction(sender=sender)
+    asked.session.user = user
+    (step,) = [step for step in doors["mx"].service.chain.steps(Event.MAIL) if step.name == "senders"]
+    assert (step.ask(asked) is None) is allowed
+    assert not [step for step in doors["plain"].service.chain.steps(Event.MAIL) if step.name == "senders"]

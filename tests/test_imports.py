@@ -56,7 +56,9 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "trace": Allowed(ours=("smtp.*", "envelope", "__init__")),
     # decisions
     "routing": Allowed(ours=("smtp.*", "envelope", "metrics", "facts"), others=("pydantic",)),
-    "policy": Allowed(ours=("smtp.*", "envelope", "content", "metrics", "facts"), others=("pydantic",)),
+    "policy": Allowed(
+        ours=("smtp.*", "envelope", "content", "metrics", "facts", "idn", "routing.names"), others=("pydantic",)
+    ),
     # stores: threads and files, never the loop
     "sink": Allowed(ours=("envelope", "trace", "queue_id", "smtp.reply", "metrics", "facts"), others=("pydantic",)),
     # who is it: SASL and accounts, no socket and no loop

@@ -27,9 +27,10 @@ ROLES: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         "mx": {},
         # RFC 6409: people hand in mail with their mail programs, which know neither patience nor their host name.
         "submission": {
+            "auth": "required",
             "add_missing_headers": True,
             "greeting_delay": 0,
-            "policies": {"early_talker": _OFF, "helo_syntax": _OFF},
+            "policies": {"early_talker": _OFF, "helo_syntax": _OFF, "senders": _ENFORCE},
         },
         # RFC 2033: another server of ours hands on what it has taken.
         "lmtp": {

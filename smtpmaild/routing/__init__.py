@@ -10,7 +10,7 @@ first that matches decides, and without any it is 550 5.7.1 (relay_rules.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from smtpmaild.envelope import Route, Transaction
@@ -54,3 +54,8 @@ class Routing:
     def route(self, transaction: Transaction, forward_path: Address) -> Route:
         """See Router. A local mailbox takes 2.5 µs, most of it for making the Route and its Destination."""
         return self._local_domains.route(forward_path) or self._relay_rules.route(transaction, forward_path)
+
+    def mailboxes_of(self, address: Address) -> Collection[tuple[str, str]]:
+        """Where mail for this address ends: mailboxes with their domains; empty for addresses that are not local."""
+        route = self._local_domains.route(address)
+        return [(to.mailbox, to.domain) for to in route.destinations] if route is not None else ()

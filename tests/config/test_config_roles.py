@@ -92,7 +92,7 @@ listeners:
   - {name: mx, listen: ["127.0.0.1:25"]}
   - name: door
     listen: ["127.0.0.1:26"]
-    role: submission
+    role: internal
     policies: {mail_loop: {max_received: 7}}
     limits: {recipients: 200}
     timeouts: {command: 10s}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from smtpmaild.policy.builtin import BUILTIN, Builtin, build_policies
+from smtpmaild.policy.builtin import BUILTIN, Builtin, NobodyIsLocal, build_policies
 from smtpmaild.policy.chain import STAGES, Mode
 from smtpmaild.policy.mail_loop import MailLoopOptions
 
@@ -14,7 +14,7 @@ EVERY = pytest.mark.parametrize(("name", "builtin"), BUILTIN.items(), ids=BUILTI
 
 @EVERY
 def test_is_called_what_it_is_configured_as(name: str, builtin: Builtin) -> None:
-    policy = builtin.build(builtin.options())
+    policy = builtin.build(builtin.options(), NobodyIsLocal())
     assert policy.name == name
     assert set(STAGES) & set(vars(type(policy))), "it is asked nothing"
 
@@ -34,6 +34,7 @@ def test_defaults_and_order() -> None:
     assert [(policy.name, mode) for policy, mode in build_policies({})] == [
         ("early_talker", Mode.ENFORCE),
         ("helo_syntax", Mode.ENFORCE),
+        ("senders", Mode.OFF),
         ("messages_per_session", Mode.ENFORCE),
         ("mail_loop", Mode.ENFORCE),
     ]
