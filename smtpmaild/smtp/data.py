@@ -1,8 +1,9 @@
-r"""Turns what follows DATA or BDAT into the bytes of the message.
+r"""Turns what follows DATA or BDAT into the bytes of the message, and for a client the message into what follows DATA.
 
 `DotDecoder` finds the end of data and takes the dot-stuffing away (RFC 5321 §4.5.2); `BodyChecker` looks at what comes
-out, whichever way it came. Both work by chunk at the speed of `bytes` methods: no loop over lines or bytes. Neither
-raises on bad input: what is wrong with a body is a flag to ask for when it has ended. They know no size limit.
+out, whichever way it came; `DotEncoder` is the way back. All work by chunk at the speed of `bytes` methods: no loop
+over lines or bytes. None raises on bad input: what is wrong with a body is a flag to ask for when it has ended. They
+know no size limit.
 
 Only CRLF.CRLF ends a body, whatever mixture of CR, LF and dots came before: a server that also took LF.LF for the
 end could be made to see a second message where the sender's server saw one (SMTP smuggling).
@@ -52,6 +53,38 @@ class DotDecoder:
         if self._virtual and data:
             data, self._virtual = data[self._virtual :], 0
         return data
+
+
+class DotEncoder:
+    """A message for DATA: dots stuffed, and an end that nobody can take for another one.
+
+    RFC 5321 §2.3.8: "SMTP client implementations MUST NOT transmit these characters [CR and LF] except when they are
+    intended as line terminators and then MUST ... transmit them only as a <CRLF> sequence". A bare one becomes a CRLF
+    here: where a server took LF.LF for the end of data, the rest of the message would be commands in our name.
+    """
+
+    __slots__ = ("_held_cr", "_tail")
+
+    def __init__(self) -> None:
+        self._tail = b"\r\n"  # what was sent last: a dot behind it begins a line
+        self._held_cr = b""  # a CR at the end of a chunk waits for its LF
+
+    def feed(self, chunk: bytes) -> bytes:
+        """The next bytes to send; chunks may end anywhere. May return b""."""
+        data = self._held_cr + chunk
+        self._held_cr = b"\r" if data.endswith(b"\r") else b""
+        data = data[: len(data) - len(self._held_cr)]
+        pairs = data.count(b"\r\n")
+        if data.count(b"\n") != pairs or data.count(b"\r") != pairs:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+        before, data = len(self._tail), self._tail + data
+        self._tail = data[-2:]
+        return data.replace(b"\r\n.", b"\r\n..")[before:]
+
+    def finish(self) -> bytes:
+        """The end of data, behind a line end that the message may lack (RFC 5321 §4.1.1.4)."""
+        is_line_begun = self._held_cr or self._tail != b"\r\n"
+        return b"\r\n.\r\n" if is_line_begun else b".\r\n"
 
 
 class BodyChecker:

@@ -43,8 +43,9 @@ class Driver:
         *,
         answer: Callable[[Event], Reply | None] = agree,
         effect: Callable[[Event], bool] = lambda _: True,
+        dialect: Dialect | None = None,
     ) -> None:
-        self.session = ServerSession(Dialect(options, EVERYTHING))
+        self.session = ServerSession(dialect or Dialect(options, EVERYTHING))
         self.events: list[Event] = []
         self.own: list[bytes] = []
         self.others: list[tuple[Event, bytes]] = []

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smtpmaild.smtp.data import BodyChecker, DotDecoder
+from smtpmaild.smtp.data import BodyChecker, DotDecoder, DotEncoder
 
 
 def decode(chunks: Iterable[bytes]) -> tuple[bytes, bytes | None]:
@@ -226,3 +226,39 @@ def test_endless_line_is_measured_once() -> None:
         checker.feed(Counted(b"x" * 1000))
     assert checker.has_long_line
     assert Counted.searches <= 2
+
+
+def encode(chunks: Iterable[bytes]) -> bytes:
+    encoder = DotEncoder()
+    return b"".join(map(encoder.feed, chunks)) + encoder.finish()
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        (b"", b".\r\n"),
+        (b".", b"..\r\n.\r\n"),
+        (b"a\r\n", b"a\r\n.\r\n"),
+        # the last line lacks its end
+        (b"a", b"a\r\n.\r\n"),
+        (b".a\r\n.\r\n..", b"..a\r\n..\r\n...\r\n.\r\n"),
+        # bare line ends become real ones, and what stands behind them is stuffed
+        (b"\n.\n", b"\r\n..\r\n.\r\n"),
+        (b"\r.\r", b"\r\n..\r\n.\r\n"),
+        (b"a\r\r\n.\n", b"a\r\n\r\n..\r\n.\r\n"),
+    ],
+)
+def test_encoded(message: bytes, sent: bytes) -> None:
+    assert encode([message]) == sent
+    assert encode(byte_by_byte(message)) == sent
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b".", b"a"])), st.data())
+def test_encoded_message_has_one_end(parts: list[bytes], data: st.DataObject) -> None:
+    chunks = [b"".join(parts[:at]) for at in (data.draw(st.integers(0, len(parts))),)] if parts else []
+    chunks.append(b"".join(parts)[len(b"".join(chunks)) :])
+    sent = encode(chunks)
+    assert sent == encode([b"".join(parts)])
+    assert decode([sent])[1] == b""
+    # No server finds another end, however it understands line ends.
+    assert sent.replace(b"\r\n", b"").count(b"\r") == sent.replace(b"\r\n", b"").count(b"\n") == 0

@@ -1,0 +1,148 @@
+"""One message to several recipients as a client sends it: what the server must offer for it, and its command lines.
+
+Parameters go only to servers that offer their extension (RFC 5321 §2.2.1); what a message cannot do without and the
+server does not offer is a refusal of ours, before MAIL is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from smtpmaild.smtp.address import Address
+from smtpmaild.smtp.reply import Reply
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+#: Parameter of MAIL or RCPT -> the extension that a server must offer to be given it.
+MAIL_PARAMETERS: Mapping[str, str] = MappingProxyType({
+    "RET": "DSN",  # RFC 3461 §4.3
+    "ENVID": "DSN",
+    "MT-PRIORITY": "MT-PRIORITY",  # RFC 6710 §4.2
+    "REQUIRETLS": "REQUIRETLS",  # RFC 8689 §2
+    "BY": "DELIVERBY",  # RFC 2852 §4
+})  # fmt: skip
+RCPT_PARAMETERS: Mapping[str, str] = MappingProxyType({"NOTIFY": "DSN", "ORCPT": "DSN"})  # RFC 3461 §4.1, §4.2
+
+NEEDS_EIGHT_BIT = Reply(554, "5.6.3", "The next hop does not take 8-bit messages (8BITMIME)")
+NEEDS_BINARY = Reply(554, "5.6.3", "The next hop does not take binary messages (BINARYMIME)")
+# RFC 6531 §3.5: 550 for the reverse-path, 553 for a forward-path.
+NEEDS_UTF8 = Reply(550, "5.6.7", "The next hop does not take internationalized mail (SMTPUTF8)")
+RECIPIENT_NEEDS_UTF8 = Reply(553, "5.6.7", "The next hop does not take internationalized addresses (SMTPUTF8)")
+# RFC 8689 §4.2.2 and §5.
+NEEDS_REQUIRETLS = Reply(550, "5.7.30", "REQUIRETLS support required")
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a server can do: the extensions of its EHLO reply, upper-case keyword -> the words behind it."""
+
+    keywords: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of(cls, reply: Reply) -> Offer:
+        """Reads the reply to EHLO or LHLO, whose first line is a greeting (RFC 5321 §4.1.1.1)."""
+        lines = [line.upper().split() for line in reply.text.split("\n")[1:]]
+        return cls({words[0]: tuple(words[1:]) for words in lines if words})
+
+    def __contains__(self, keyword: str) -> bool:
+        return keyword in self.keywords
+
+    @property
+    def largest_message(self) -> int:
+        """Of SIZE in bytes; 0: no limit, or it does not say (RFC 1870 §4)."""
+        return _number(self.keywords.get("SIZE", ()), "")
+
+    @property
+    def most_recipients(self) -> int:
+        """Of LIMITS RCPTMAX (RFC 9422 §4.2), 0 where it does not say."""
+        return _number(self.keywords.get("LIMITS", ()), "RCPTMAX=")
+
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """SASL mechanisms in upper case (RFC 4954 §3)."""
+        return self.keywords.get("AUTH", ())
+
+
+def _number(words: Sequence[str], prefix: str) -> int:
+    for word in words:
+        digits = word.removeprefix(prefix)
+        if word.startswith(prefix) and digits.isdecimal() and digits.isascii() and len(digits) <= 20:
+            return int(digits)
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A recipient. parameters: of RCPT, keys in upper case."""
+
+    address: Address
+    parameters: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class Mailing:
+    """What one transaction carries.
+
+    size: of the body in bytes.  body: as BODY= has it.  is_utf8: needs SMTPUTF8 whatever its addresses are.
+    parameters: of MAIL, keys in upper case, "" for one without value; those of MAIL_PARAMETERS are passed on.
+    """
+
+    reverse_path: Address
+    recipients: Sequence[Forward]
+    size: int
+    body: str = "7BIT"
+    is_utf8: bool = False
+    parameters: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+    @property
+    def needs_utf8(self) -> bool:
+        """True if the transaction as a whole needs SMTPUTF8; a single recipient may need it besides."""
+        return self.is_utf8 or not self.reverse_path.is_ascii
+
+    def refusal(self, offer: Offer) -> Reply | None:
+        """Why it cannot be sent to such a server; None if it can."""
+        if 0 < offer.largest_message < self.size:
+            limit = offer.largest_message
+            return Reply(552, "5.3.4", f"Message of {self.size} bytes exceeds the limit of the next hop, {limit}")
+        if self.body == "BINARYMIME" and not ("BINARYMIME" in offer and "CHUNKING" in offer):
+            return NEEDS_BINARY
+        if self.body == "8BITMIME" and "8BITMIME" not in offer:
+            return NEEDS_EIGHT_BIT
+        if self.needs_utf8 and "SMTPUTF8" not in offer:
+            return NEEDS_UTF8
+        if "REQUIRETLS" in self.parameters and "REQUIRETLS" not in offer:
+            return NEEDS_REQUIRETLS
+        return None
+
+    def mail_command(self, offer: Offer) -> str:
+        """MAIL with what the server understands of its parameters."""
+        words = [f"MAIL FROM:<{self.reverse_path.text}>"]
+        if "SIZE" in offer:
+            words.append(f"SIZE={self.size}")
+        if self.body != "7BIT":
+            words.append(f"BODY={self.body}")
+        if self._says_utf8(offer):
+            words.append("SMTPUTF8")
+        return " ".join([*words, *_offered(self.parameters, MAIL_PARAMETERS, offer)])
+
+    def _says_utf8(self, offer: Offer) -> bool:
+        if "SMTPUTF8" not in offer:
+            return False
+        return self.needs_utf8 or not all(recipient.address.is_ascii for recipient in self.recipients)
+
+    def rcpt_command(self, recipient: Forward, offer: Offer) -> str | Reply:
+        """RCPT, or why it cannot be said to such a server."""
+        address = recipient.address
+        if not address.is_ascii and "SMTPUTF8" not in offer:
+            return RECIPIENT_NEEDS_UTF8
+        return " ".join([f"RCPT TO:<{address.text}>", *_offered(recipient.parameters, RCPT_PARAMETERS, offer)])
+
+
+def _offered(parameters: Mapping[str, str], table: Mapping[str, str], offer: Offer) -> list[str]:
+    return [
+        f"{keyword}={value}" if value else keyword
+        for keyword, value in parameters.items()
+        if table.get(keyword) in offer.keywords
+    ]
