@@ -24,7 +24,7 @@ from smtpmaild import queue_id, trace
 from smtpmaild.auth import Authenticated, Authenticator, Challenge, ChannelBinding, Exchange, Failed
 from smtpmaild.auth import Step as AuthStep
 from smtpmaild.content import Content
-from smtpmaild.envelope import BodyType, Destination, Envelope, Peer, Recipient, Session, Tls, Transaction
+from smtpmaild.envelope import BodyType, Destination, Envelope, IpAddress, Peer, Recipient, Session, Tls, Transaction
 from smtpmaild.facts import Log
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Answer, Verdict
@@ -64,6 +64,8 @@ class Wait(Enum):
 WAIT: Final = Wait.WAIT
 #: None: the event takes no reply (a piece of a body), go on.  A tuple: one reply for each recipient, under LMTP.
 Result = Reply | tuple[Reply, ...] | Wait | None
+#: A client's address -> its name in the DNS, "" for none; or an awaitable of it.
+LookUp = Callable[[IpAddress], str | Awaitable[str]]
 #: (session, verb, reply) -> the reply to send instead: what an extension makes of it.
 ReplyFilter = Callable[[Session, str, Reply], Reply]
 
@@ -78,6 +80,7 @@ class Service:
     verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
     who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data
     about each recipient: the callbacks of a program, which has no stores.  hides_client: Received tells nothing of it.
+    client_names: finds a client's name in the DNS; None where nobody wants to know.
     """
 
     listener: str
@@ -92,6 +95,7 @@ class Service:
     authenticator: Authenticator | None = None
     recipient_steps: tuple[Step, ...] = ()
     hides_client: bool = False
+    client_names: LookUp | None = None
 
 
 @dataclass(slots=True)
@@ -196,6 +200,25 @@ class Receiver:
     # The session
 
     def _connected(self, event: Connected | XClient) -> Result | Awaitable[Result]:
+        if self.service.client_names is not None:
+            return self._look_up(self.service.client_names, event)
+        return self._greet(event)
+
+    def _look_up(self, find: LookUp, event: Connected | XClient) -> Result | Awaitable[Result]:
+        """Who is it? The banner waits for the answer, so that everything behind it may count on the name."""
+        ip = self.session.peer.ip
+        found = "" if ip is None or self.session.is_probe else find(ip)
+        if not isinstance(found, str):
+            return self._greet_later(found, event)
+        self.session.client_name = found
+        return self._greet(event)
+
+    async def _greet_later(self, name: Awaitable[str], event: Connected | XClient) -> Result:
+        self.session.client_name = await name
+        answer = None if self._is_stopped else self._greet(event)
+        return answer if answer is None or isinstance(answer, Reply | Wait | tuple) else await answer
+
+    def _greet(self, event: Connected | XClient) -> Result | Awaitable[Result]:
         return self._ask(Moment.BANNER, self._connected_decided, event, self.session)
 
     def _connected_decided(self, verdict: Verdict, event: Connected | XClient) -> Result:
@@ -269,7 +292,10 @@ class Receiver:
             **self._trust_facts(),
         )
         refusal = self.admit(session.peer)
-        return self._connected(event) if refusal is None else self._note_refusal("connect", "", refusal)
+        if refusal is not None:
+            return self._note_refusal("connect", "", refusal)
+        # Who tells the name, or that there is none, has looked it up.
+        return self._greet(event) if "name" in event.attributes else self._connected(event)
 
     def _speak_for(self, said: Mapping[str, str | None]) -> None:
         """Take on the client that XCLIENT named. TLS stays as it is, and so does who may say XCLIENT."""

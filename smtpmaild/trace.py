@@ -46,9 +46,7 @@ def received(envelope: Envelope, *, hides_client: bool = False) -> bytes:
 
 
 def _from(envelope: Envelope) -> str:
-    host = envelope.peer.host
-    # TCP-info = address-literal / ( Domain FWS address-literal ); nothing to say of a Unix socket.
-    peer = "" if not host else f" ([IPv6:{host}])" if ":" in host else f" ([{host}])"
+    peer = _client(envelope.client_name, envelope.peer.host)
     hello = envelope.hello
     if len(hello) > _LONGEST_HELLO or not _HELLO.fullmatch(hello):
         hello = _harmless(hello)
@@ -74,6 +72,14 @@ def date(envelope: Envelope) -> bytes:
 def message_id(envelope: Envelope) -> bytes:
     """A Message-ID field (RFC 5322 §3.6.4) for a message that came without: its queue id is nobody else's."""
     return f"Message-ID: <{envelope.queue_id}@{envelope.hostname}>\r\n".encode("ascii", "replace")
+
+
+def _client(name: str, host: str) -> str:
+    # TCP-info = address-literal / ( Domain FWS address-literal ); nothing to say of a Unix socket.
+    if not host:
+        return ""
+    literal = f"[IPv6:{host}]" if ":" in host else f"[{host}]"
+    return f" ({name} {literal})" if name and _HELLO.fullmatch(name) else f" ({literal})"
 
 
 def _for(address: Address) -> str:

@@ -88,7 +88,7 @@ async def run(service: Service, question: Question, notes: Notes) -> list[TrialS
     notes: the log that the service was built with.
     """
     sinks: Mapping[str, Sink] = {name: _DrySink(sink) for name, sink in service.sinks.items()}
-    return await _Trial(replace(service, sinks=sinks), question, notes).run()
+    return await _Trial(replace(service, sinks=sinks, client_names=None), question, notes).run()
 
 
 class _Trial:

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from smtpmaild.envelope import ClientCertificate, Envelope, Peer, Route, Session
 from smtpmaild.log import LogStream
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Event
+from smtpmaild.server.client_names import ClientNames
 from smtpmaild.server.listener import ConnectionLimits
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import InheritedAddress, TcpAddress, UnixAddress
@@ -206,6 +208,17 @@ def test_door_behind_a_balancer_knows_whom_to_believe() -> None:
     assert "XCLIENT" in keywords(doors["mx"].service_for(Peer("192.0.2.9")))
     assert "XCLIENT" not in keywords(doors["mx"].service_for(Peer("192.0.2.8")))
     assert doors["local"].trusted_proxies is None
+
+
+def test_names_are_looked_up_where_they_are_wanted() -> None:
+    listeners = "listeners:\n  - {name: named, listen: ['127.0.0.1:26'], reverse_dns: true}"
+    doors = build(SMALL.replace("listeners:", listeners) + 'dns: {servers: ["[::1]:5353"], timeout: 1s}\n').doors
+    find = doors["named"].service.client_names
+    assert isinstance(find, MethodType)
+    assert isinstance(find.__self__, ClientNames)
+    assert [str(server) for server in find.__self__._resolver.nameservers] == ["Do53:::1@5353"]
+    assert find.__self__._timeout == 1
+    assert doors["mx"].service.client_names is None
 
 
 def test_limits_and_timeouts_reach_the_door() -> None:

@@ -83,7 +83,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "server": Allowed(
         ours=("smtp.*", "receiver", "dialogue", "metrics", "envelope", "facts", "content", "queue_id", "sink")
         + ("auth.*", "tls.*"),
-        others=("uvloop",),
+        others=("uvloop", "dns"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "embedding": Allowed(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from receiving import Parcel, Says, Store, log_of, make_service
 
-from smtpmaild.envelope import BodyType, Envelope, Peer, Session, Transaction
+from smtpmaild.envelope import BodyType, Envelope, IpAddress, Peer, Session, Transaction
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Event as Moment
 from smtpmaild.policy.chain import Mode, Step
@@ -720,6 +721,47 @@ def test_policies_are_asked_about_the_client_that_is_named() -> None:
     it = desk(NotThisOne())
     it.says(BANNER, EHLO)
     assert it.say(xclient(addr="198.51.100.1")) == Reply(554, "5.7.1", "No")
+
+
+def test_name_is_looked_up_where_nobody_has_told_it() -> None:
+    async def later(ip: IpAddress) -> str:
+        return f"late-{ip}"
+
+    asked: list[IpAddress] = []
+
+    def known(ip: IpAddress) -> str:
+        asked.append(ip)
+        return "known.example"
+
+    it = desk()
+    it.receiver.service = replace(it.service, client_names=known)
+    it.say(BANNER)
+    assert it.session.client_name == "known.example"
+    it.says(xclient(addr="198.51.100.1", name="told.example"), xclient(name=None))
+    assert (it.session.client_name, len(asked)) == ("", 1)
+    it.say(xclient(addr=None))  # no address, no name
+    assert (it.session.client_name, len(asked)) == ("", 1)
+    it.receiver.service = replace(it.service, client_names=later)
+    it.say(xclient(addr="198.51.100.2"))
+    assert it.session.client_name == "late-198.51.100.2"
+    it.session.is_probe = True
+    it.say(BANNER)
+    assert it.session.client_name == ""
+
+
+def test_policy_may_wait_behind_the_look_up() -> None:
+    class Slow(Policy):
+        name = "slow"
+
+        async def connect(self, session: Session) -> Reply | None:
+            return REFUSED if session.client_name == "late.example" else None
+
+    async def later(_ip: IpAddress) -> str:
+        return "late.example"
+
+    it = desk(Slow())
+    it.receiver.service = replace(it.service, client_names=later)
+    assert it.say(BANNER) == Reply(554, "5.7.1", "No")
 
 
 def test_client_that_is_one_too_many_is_refused() -> None:

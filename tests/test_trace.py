@@ -41,6 +41,19 @@ def test_received_is_the_field_of_rfc_5321() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "host", "shown"),
+    [
+        ("c.example", "192.0.2.1", b"from client.example (c.example [192.0.2.1])\r\n"),
+        ("c.example", "2001:db8::1", b"from client.example (c.example [IPv6:2001:db8::1])\r\n"),
+        ("c.example) (", "192.0.2.1", b"from client.example ([192.0.2.1])\r\n"),
+        ("c.example", "", b"from client.example\r\n"),
+    ],
+)
+def test_name_of_the_client_stands_before_its_address(name: str, host: str, shown: bytes) -> None:
+    assert shown in trace.received(envelope(peer=Peer(host), client_name=name))
+
+
 @pytest.mark.parametrize("recipients", [[], [recipient("a@x.test"), recipient("b@x.test")]])
 def test_for_names_only_a_single_recipient(recipients: list[Recipient]) -> None:
     assert b"for <" not in trace.received(envelope(recipients=recipients))

@@ -142,6 +142,11 @@ class Listener(Section):
     trusted_proxies: tuple[Network, ...] = Field(
         (), description="Networks of those balancers; nobody else may connect.", examples=[["192.0.2.8"]]
     )
+    reverse_dns: StrictBool = Field(
+        False,
+        description="Look up the client's name before the greeting: that of its address, if the name has the address. "
+        "For Received, the log and the rules.",
+    )
     xforward_from: tuple[Network, ...] = Field(
         (),
         description="Networks of proxies that may tell the original client by XFORWARD, for the log. Empty: nobody.",

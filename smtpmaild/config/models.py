@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSchema
 
 from smtpmaild.config.accounts import Accounts
+from smtpmaild.config.dns import Dns
 from smtpmaild.config.domains import LocalDomains
 from smtpmaild.config.limits import Limits, Timeouts
 from smtpmaild.config.listeners import Listener
@@ -87,6 +88,7 @@ class Config(Section):
     policies: Policies = Field(default_factory=Policies, description="What is checked at each step of the dialogue.")
     limits: Limits = Field(default_factory=Limits, description="How much and how many.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long we wait.")
+    dns: Dns = Field(default_factory=Dns, description="Who is asked for names.")
     logging: Logging = Field(default_factory=Logging, description="What is logged.")
     workers: Workers = Field(1, description="Processes that serve: a number, or auto for one each processor.")
     event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop; uvloop is the faster one.")

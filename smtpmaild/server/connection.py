@@ -100,7 +100,10 @@ class Connection(asyncio.BufferedProtocol):
             self._encrypt(transport)
         if not listener.welcome(self, self._ip):
             self._turn_away()
-        elif self._handshake is None:
+            return
+        if door.service.client_names is not None and self._ip is not None:
+            door.service.client_names(self._ip)  # so that it is there when the banner is due
+        if self._handshake is None:
             self._greet()
 
     def _greet(self) -> None:

@@ -386,6 +386,14 @@ def serve(
         plan.log_stop()
 
 
+async def _cancel_what_is_left() -> None:
+    """Look-ups that nobody waits for any more."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _serve(
     plan: Plan,
     sockets: SocketTable,
@@ -399,6 +407,7 @@ def _serve(
         connect(worker, loop)
         loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, SIGNALS)
         loop.run_until_complete(worker.serve())
+        loop.run_until_complete(_cancel_what_is_left())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:

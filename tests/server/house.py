@@ -29,7 +29,7 @@ from smtpmaild.envelope import Destination, Envelope, Route, Rule, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Chain, Mode
-from smtpmaild.receiver import Service
+from smtpmaild.receiver import LookUp, Service
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.daemon import run
 from smtpmaild.server.listener import ConnectionLimits, Door, Listener, Room, Timeouts
@@ -169,6 +169,7 @@ def make_door(
     name: str = "mx",
     policies: Sequence[Policy] = (),
     options: Mapping[str, Any] | None = None,
+    client_names: LookUp | None = None,
     **door: Any,
 ) -> Door:
     """A door as app.py would make it."""
@@ -181,6 +182,7 @@ def make_door(
         sinks={"memory": sink},
         log=log,
         metrics=metrics,
+        client_names=client_names,
     )
     return Door(service, **door)
 
