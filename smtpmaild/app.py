@@ -17,6 +17,7 @@ from functools import partial
 from smtpmaild.auth import Authenticator
 from smtpmaild.auth.gate import Gate
 from smtpmaild.auth.local import Local
+from smtpmaild.auth.relayed import Relayed
 from smtpmaild.auth.throttle import Throttle
 from smtpmaild.auth.users_file import UsersFile
 from smtpmaild.config import load
@@ -39,6 +40,7 @@ from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
 from smtpmaild.receiver import LookUp, Service
 from smtpmaild.routing import Deliver, LocalDomain, Refuse, RelayRule, Routing
 from smtpmaild.server import sockets
+from smtpmaild.server.dovecot import DovecotSocket, mechanisms_of
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
 from smtpmaild.server.plan import Companion, ListenerPlan, Plan
 from smtpmaild.server.threads import Threads
@@ -126,6 +128,11 @@ class SigningIn:
 def build_signing_in(accounts: AccountsConfig, log: Log) -> SigningIn:
     """Who can sign in, and who finds that out."""
     gate = Gate(Throttle(accounts.throttle), asyncio.sleep, time.monotonic)
+    if accounts.dovecot_socket is not None:
+        dovecot = DovecotSocket(accounts.dovecot_socket, log)
+        # Where it does not answer now, it will have what every Dovecot has.
+        offered = mechanisms_of(accounts.dovecot_socket) or ("PLAIN",)
+        return SigningIn(partial(Relayed, dovecot, gate, offered), (dovecot,))
     threads = Threads(accounts.verifications, "password")
     file = UsersFile(accounts.users_file or "", log)
     return SigningIn(partial(Local, file, threads, gate, secrets.token_urlsafe), (threads,))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from smtpmaild.auth import Authenticated, Failed, Step
+from smtpmaild.auth import Failed, Step
 from smtpmaild.auth.accounts import canonical
 from smtpmaild.auth.throttle import Throttle
 from smtpmaild.envelope import IpAddress
@@ -56,8 +56,9 @@ class Gate:
             await self._sleep(admission.delay)
         # Who hangs up to be spared the delay has failed: the attempt goes on counting.
         step = Failed(WRONG, "the client went away", user) if is_over() else await verify()
-        if isinstance(step, Authenticated):
+        # A Challenge after the proof is our own proof, to somebody who knew the password.
+        if not isinstance(step, Failed):
             self._throttle.succeed(ip, account, self._clock())
-        elif isinstance(step, Failed) and not step.reply.is_permanent:
+        elif not step.reply.is_permanent:
             self._throttle.forgive(ip, account, self._clock())
         return step
