@@ -88,7 +88,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "embedding": Allowed(
         ours=("smtp.*", "receiver", "dialogue", "policy.*", "envelope", "content", "facts", "metrics")
-        + ("server.connection", "server.stream_session", "server.streams", "idn"),
+        + ("server.connection", "server.stream_session", "server.streams", "idn", "auth"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     # `smtpmaild try`: a session without a network, through stores that store nothing

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket as sockets
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import IO
 
+from smtpmaild.auth import Authenticator
 from smtpmaild.envelope import Peer
 from smtpmaild.facts import Log
 from smtpmaild.idn import to_ascii
@@ -41,7 +43,10 @@ class SessionOptions:
     standard input and output.  idle_timeout: seconds without input, 0 for ever.  error_sleep_time: seconds before each
     4yz and 5yz, in this session only, 0 for none.  application: a word of the banner.  peer: who the other end is,
     where the socket does not tell.  log: a structlog logger or one like it.  xforward: offer XFORWARD (Esmtp only);
-    for peers you trust.
+    for peers you trust.  ssl_config: what STARTTLS begins with, an ssl.SSLContext or a mapping with the paths
+    `certificate` and `key` and perhaps a `password`; it is offered then (Esmtp and Lmtp).  authenticator: who knows the
+    accounts (smtpmaild.auth.Authenticator); AUTH is offered within TLS then, with auth_in_clear before it too.
+    requires_auth: no mail before it.
 
     The rest are limits of the protocol: message_size in bytes, 0 for none; recipients per message; body_line, octets
     of a message line, 0 for any; keep_bare_newlines: take messages with a bare CR or LF; allow_bare_lf: LF ends a
@@ -58,6 +63,10 @@ class SessionOptions:
     peer: Peer | None = None
     log: Log = field(default_factory=StandardLog)
     xforward: bool = False
+    ssl_config: ssl.SSLContext | Mapping[str, str] | None = None
+    authenticator: Authenticator | None = None
+    auth_in_clear: bool = False
+    requires_auth: bool = False
     message_size: int = 50_000_000
     recipients: int = 1000
     body_line: int = 998
@@ -66,8 +75,11 @@ class SessionOptions:
     bad_commands: int = 20
     refused_recipients: int = 100
 
-    def protocol(self, name: str, listens: frozenset[str], *, is_lmtp: bool = False) -> ServerOptions:
-        """What of this the protocol engine needs. name: of the protocol, in the banner."""
+    def protocol(
+        self, name: str, listens: frozenset[str], *, is_lmtp: bool = False, can_encrypt: bool = True
+    ) -> ServerOptions:
+        """What of this the protocol engine needs. name: of the protocol, in the banner.  can_encrypt: the streams are
+        ours, so that STARTTLS can be offered."""
         return ServerOptions(
             hostname=self.hostname,
             banner=f"{name} {self.application} Service ready",
@@ -81,7 +93,21 @@ class SessionOptions:
             listens=listens,
             to_ascii=to_ascii,
             is_lmtp=is_lmtp,
+            starttls=self.ssl_config is not None and can_encrypt,
+            mechanisms=tuple(self.authenticator.mechanisms) if self.authenticator else (),
+            auth_in_clear=self.auth_in_clear,
+            requires_auth=self.requires_auth,
         )
+
+    def context(self) -> ssl.SSLContext | None:
+        """What a handshake begins with. Raises OSError and ssl.SSLError for files that do not serve."""
+        if self.ssl_config is None or isinstance(self.ssl_config, ssl.SSLContext):
+            return self.ssl_config
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate = self.ssl_config["certificate"]
+        # Never without a password: OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(certificate, self.ssl_config.get("key"), self.ssl_config.get("password", ""))
+        return context
 
 
 _NAMES = tuple(option.name for option in fields(SessionOptions))

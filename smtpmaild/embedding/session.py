@@ -17,7 +17,7 @@ from smtpmaild.dialogue import CONNECTION_LOST, Dialogue
 from smtpmaild.embedding.events import EVENTS, event_of
 from smtpmaild.embedding.options import read_options
 from smtpmaild.embedding.said import Callback, Said, verdict
-from smtpmaild.envelope import Peer, Route, Rule, Session, Transaction
+from smtpmaild.envelope import Peer, Route, Rule, Session, Tls, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Answer
 from smtpmaild.policy.chain import Chain, Event, Step
@@ -31,7 +31,9 @@ from smtpmaild.smtp.extension import Extension as Row
 from smtpmaild.smtp.reply import RECIPIENT_OK
 
 #: Verbs that carry the session: callbacks decide about them, a handler of one's own could not stand in for them.
-_CORE_VERBS = frozenset(("HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "XFORWARD"))
+_CORE_VERBS = frozenset(
+    ("HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "QUIT", "XFORWARD", "STARTTLS", "AUTH")
+)
 _WITH_KEYWORDS = frozenset((Event.EHLO, Event.LHLO))
 _ACCEPTED = Route(Rule("callback"), RECIPIENT_OK)
 
@@ -72,7 +74,9 @@ class Smtp:
         self._metrics = Metrics()
         self._context: object = None
         self._dialogue: Dialogue | None = None
+        self._tls_context = self._options.context()
         self._can_wait = False
+        self._can_encrypt = True
 
     # Setting up
 
@@ -80,8 +84,8 @@ class Smtp:
         """Let `callback` decide an event, before or during a session; a second call replaces the first.
 
         event: its name in any case: banner, HELO, EHLO, LHLO, MAIL, RCPT, DATA-INIT, DATA-PART, DATA, RSET, NOOP, VRFY,
-        EXPN, HELP, SEND, SOML, SAML, TURN, QUIT, XFORWARD, timeout, linetobig, stop_session.  context: what the
-        property of this name says while the callback runs.  Raises ValueError for another event.
+        EXPN, HELP, SEND, SOML, SAML, TURN, QUIT, XFORWARD, STARTTLS, timeout, linetobig, stop_session.  context: what
+        the property of this name says while the callback runs.  Raises ValueError for another event.
         """
         found = event_of(event)
         self._callbacks[found] = Step("callback", self._asker(found, callback, context), found is Event.DATA)
@@ -149,6 +153,16 @@ class Smtp:
         return self._peer
 
     @property
+    def tls(self) -> Tls | None:
+        """The encryption of the connection, with the client's certificate if it showed one; None in clear text."""
+        return self._dialogue.receiver.session.tls if self._dialogue else None
+
+    @property
+    def user(self) -> str:
+        """Who signed in, "" for nobody."""
+        return self._dialogue.receiver.session.user if self._dialogue else ""
+
+    @property
     def hello(self) -> str:
         """What the client called itself, "" before that."""
         return self._dialogue.receiver.session.hello if self._dialogue else ""
@@ -191,12 +205,13 @@ class Smtp:
     async def converse(self, reader: Reader, writer: Writer, peer: Peer) -> None:
         """The same over streams, which the caller closes. peer: who it is, unless an option said so."""
         self._peer = self._options.peer or peer
-        self._can_wait = True
+        self._can_wait = self._can_encrypt = True
         session = StreamSession(
             self._service(),
             self._peer,
             idle_timeout=self._options.idle_timeout,
             error_sleep_time=self._options.error_sleep_time,
+            context=self._tls_context,
         )
         self._dialogue = session.dialogue
         await session.run(reader, writer)
@@ -218,11 +233,12 @@ class Smtp:
         async with open_streams(*descriptors) as streams:
             yield streams
 
-    # Running, in a loop of the caller's own. Coroutine functions cannot be callbacks then: 451.
+    # Running, in a loop of the caller's own. Coroutine functions cannot be callbacks then: 451; nor is STARTTLS
+    # offered, as the bytes of TLS are the caller's.
 
     def banner(self) -> bytes:
         """Begin the session; what to send first."""
-        self._can_wait = False
+        self._can_wait = self._can_encrypt = False
         self._dialogue = Dialogue(self._service(), self._peer, _never, _nothing)
         self._dialogue.advance()
         return self._dialogue.protocol.data_to_send()
@@ -259,7 +275,7 @@ class Smtp:
         def ask(*passed: object) -> Answer:
             arguments = pick(*passed)
             if event in _WITH_KEYWORDS:
-                arguments = (*arguments, list(self._running().receiver.service.dialect.keywords))
+                arguments = (*arguments, list(self._running().protocol.keywords))
             self._context = context
             # The end of a message under LMTP: the recipient that is asked about stands behind its content.
             failure = f"{arguments[1]} Failed" if event is Event.DATA and len(arguments) > 1 else "Failure"
@@ -284,7 +300,9 @@ class Smtp:
     def _dialect(self) -> Dialect:
         heard = {event.value for event in self._callbacks}.union(self._handlers, self._filters)
         return Dialect(
-            self._options.protocol(self.protocol_name, frozenset(heard), is_lmtp=self.is_lmtp),
+            self._options.protocol(
+                self.protocol_name, frozenset(heard), is_lmtp=self.is_lmtp, can_encrypt=self._can_encrypt
+            ),
             self._rows,
             added_verbs=self._handlers,
             removed_verbs=self._removed_verbs,
@@ -306,6 +324,7 @@ class Smtp:
             metrics=self._metrics,
             verbs={verb: (step,) for verb, step in self._handlers.items()},
             filters=self._filters,
+            authenticator=self._options.authenticator,
             recipient_steps=recipient_steps,
         )
 

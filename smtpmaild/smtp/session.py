@@ -97,7 +97,7 @@ class ServerSession:
     __slots__ = (
         "_bad_commands", "_checker", "_chunk", "_decoder", "_dialect", "_end_was_seen", "_input", "_is_extended",
         "_is_shutting_down", "_is_utf8", "_line", "_locked", "_may_be_secret", "_output", "_output_size", "_parameters",
-        "_pending", "_recipients", "_refused_recipients", "_spoken_for", "_state", "farewell", "has_begun",
+        "_pending", "_recipients", "_refused_recipients", "_security", "_spoken_for", "_state", "farewell", "has_begun",
         "is_authenticated", "is_closed", "is_upgrading", "refusals",
     )  # fmt: skip
 
@@ -108,6 +108,7 @@ class ServerSession:
         self.is_authenticated = False
         self.farewell: Reply | None = None
         self._dialect = dialect
+        self._security = Security.CLEAR
         self._locked = dialect.locked_until_auth  # verb -> the reply while it is not its time
         self._state = State.CONNECTED
         self._input = LineBuffer(dialect.line_limit, allow_bare_lf=dialect.options.allow_bare_lf)
@@ -220,7 +221,7 @@ class ServerSession:
 
     def speak(self, dialect: Dialect) -> None:
         """Go on with other options or extensions: a program changed its verbs or callbacks in mid-session."""
-        self._dialect = dialect
+        self._dialect = dialect.at(self._security)
         self._unlock()
 
     def restart(self, security: Security) -> None:
@@ -228,10 +229,10 @@ class ServerSession:
 
         Before the banner, where TLS came first, only what is offered changes.
         """
-        self.speak(self._dialect.at(security))
+        self._security = security
         self._is_extended = self.is_authenticated = self.is_upgrading = False
         self._spoken_for = {}
-        self._unlock()
+        self.speak(self._dialect)
         self._input.limit = self._dialect.line_limit
         self._input.clear()
         self._move(Cause.SECURED)
@@ -239,6 +240,11 @@ class ServerSession:
     def shut_down(self) -> None:
         """Answer the next command 421 (RFC 5321 §3.8); a body that is being read is read to its end first."""
         self._is_shutting_down = True
+
+    @property
+    def keywords(self) -> Sequence[str]:
+        """The lines that EHLO is answered with now."""
+        return self._dialect.keywords
 
     @property
     def is_paused(self) -> bool:

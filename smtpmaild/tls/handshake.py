@@ -26,14 +26,18 @@ _SHORT_NAMES = {
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in '"+,;<>\\'} | {"\0": "\\00"})
 
 
-def facts_of(tls: TlsObject) -> Tls:
-    """Version, cipher, the name asked for, and the client's certificate if it showed one that was verified."""
+def facts_of(tls: ssl.SSLObject) -> Tls:
+    """Version, cipher, the name asked for, and the client's certificate if it showed one that was verified.
+
+    The name is known of connections that our own contexts made; those of a program keep it to themselves.
+    """
     cipher, version = tls.cipher(), tls.version()
     assert cipher is not None and version is not None, "the handshake is finished"
-    return Tls(version, cipher[0], cipher[2], tls.server_name, _client(tls))
+    server_name = tls.server_name if isinstance(tls, TlsObject) else ""
+    return Tls(version, cipher[0], cipher[2], server_name, _client(tls))
 
 
-def _client(tls: TlsObject) -> ClientCertificate | None:
+def _client(tls: ssl.SSLObject) -> ClientCertificate | None:
     decoded = tls.getpeercert()  # {} where it was not verified
     der = tls.getpeercert(binary_form=True)
     if not decoded or not der:
@@ -55,7 +59,7 @@ def _attribute(name: str, value: str) -> str:
     return f"{_SHORT_NAMES.get(name, name)}={text}"
 
 
-def channel_binding(tls: TlsObject) -> ChannelBinding | None:
+def channel_binding(tls: ssl.SSLObject) -> ChannelBinding | None:
     """What SCRAM-PLUS binds to: tls-exporter (RFC 9266) where Python has it; before TLS 1.3 tls-unique (RFC 5929),
     which is undefined from then on."""
     name = "tls-unique" if tls.version() == "TLSv1.2" else "tls-exporter"

@@ -82,7 +82,7 @@ def run(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return run_on
 
 
-async def converse(fd_in: int, fd_out: int, log: Facts | None = None, **options: float) -> Peer:
+async def converse(fd_in: int, fd_out: int, log: Facts | None = None, **options: Any) -> Peer:
     async with open_streams(fd_in, fd_out) as (reader, writer, peer):
         await StreamSession(service(log), peer, **options).run(reader, writer)
     return peer
