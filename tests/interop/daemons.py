@@ -10,10 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 ROOT = Path(__file__).parents[2]
 #: Longer than anything takes that works.
@@ -32,6 +32,7 @@ hostname: mx.example.com
 listeners:
   - {{name: strict, listen: ["127.0.0.1:0"]}}
   - {{name: lenient, listen: ["127.0.0.2:0"], long_lines: accept, body_line_length: 1000000, bare_newlines: keep}}
+{listeners}
 local_domains:
   example.com:
     deliver: mail
@@ -45,24 +46,25 @@ logging: {{format: json}}
 """
 
 
-def write_config(folder: Path, more: str = "") -> Path:
+def write_config(folder: Path, more: str = "", listeners: str = "") -> Path:
     path = folder / "smtp.yaml"
-    path.write_text(CONFIG.format(mail=folder / "mail") + more)
+    path.write_text(CONFIG.format(mail=folder / "mail", listeners=listeners) + more)
     return path
 
 
 class Daemon:
-    """`python -m smtpmaild --config smtp.yaml` in a folder of its own."""
+    """`python -m smtpmaild --config smtp.yaml` in a folder of its own.
 
-    def __init__(self, folder: Path) -> None:
+    listeners: more of them, as lines of the file.  inherited: a socket that it is given as systemd does, by its name.
+    """
+
+    def __init__(self, folder: Path, listeners: str = "", inherited: Mapping[str, socket.socket] | None = None) -> None:
         self.folder = folder
         self._log = folder / "log"
+        config = write_config(folder, listeners=listeners)
+        command = [sys.executable, "-W", "error", "-m", "smtpmaild", "--allow-root", "--config", str(config)]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "smtpmaild", "--allow-root", "--config", write_config(folder)],
-                cwd=ROOT,
-                stderr=log,
-            )
+            self._process = _start(command, inherited or {}, log)
         self._ports: dict[str, int] = {}
 
     def facts(self, event: str) -> list[dict[str, Any]]:
@@ -74,7 +76,8 @@ class Daemon:
         while listener not in self._ports:
             assert self._process.poll() is None and time.monotonic() < end, self._log.read_text()
             for fact in self.facts("listening"):
-                self._ports[fact["listener"]] = int(fact["address"].rpartition(":")[2])
+                if not fact["address"].startswith("/"):
+                    self._ports[fact["listener"]] = int(fact["address"].rpartition(":")[2])
             time.sleep(0.02)
         return self._ports[listener]
 
@@ -92,6 +95,21 @@ class Daemon:
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(PATIENCE)
+
+
+def _start(command: list[str], inherited: Mapping[str, socket.socket], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """sd_listen_fds(3): the sockets are descriptors from 3 on, and LISTEN_PID is the process that they are for."""
+    if not inherited:
+        return subprocess.Popen(command, cwd=ROOT, stderr=log)
+    (sock,) = inherited.values()
+    environment = {**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": ":".join(inherited)}
+    number = sock.fileno()
+    program = (
+        "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid());"
+        f"os.dup2({number}, 3); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    launcher = [sys.executable, "-c", program, *command]
+    return subprocess.Popen(launcher, cwd=ROOT, stderr=log, env=environment, pass_fds=(number,))
 
 
 @contextmanager
