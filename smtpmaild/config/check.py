@@ -17,15 +17,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from smtpmaild.config.aliases import End, LocalNames, Name
 from smtpmaild.config.check_tls import tls_files, tls_listeners, tls_rights
 from smtpmaild.config.coverage import hidden_rules
-from smtpmaild.config.exposure import open_relays
+from smtpmaild.config.exposure import doors_in_clear, open_relays, rules_for_nobody
 from smtpmaild.config.findings import Finding, Findings
 from smtpmaild.config.mistakes import Mistake, did_you_mean, in_order
 from smtpmaild.config.models import Config
 from smtpmaild.config.rights import rights_of
+from smtpmaild.config.roles import ROLES
 from smtpmaild.config.salvage import NOTHING_BROKEN, Broken
 from smtpmaild.config.signing_in import SIGNING_IN_CHECKS
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
-from smtpmaild.config.yaml_nodes import Loc
+from smtpmaild.config.yaml_nodes import Document, Loc
 from smtpmaild.sink.builtin import writable
 
 
@@ -55,7 +56,16 @@ def _placed(config: Config, finding: Finding) -> Mistake:
         name = ".".join(str(step) for step in finding.loc)
         return Mistake(name, 0, 0, 0, finding.message, severity=finding.severity)
     place = document.place(finding.loc, of_key=finding.of_key)
-    return document.mistake(place, finding.message, finding.severity)
+    return document.mistake(place, finding.message + _brought(config, document, finding.loc), finding.severity)
+
+
+def _brought(config: Config, document: Document, loc: Loc) -> str:
+    """` (the role submission brings 'tls')`, where a listener is told of a key that it does not have."""
+    if loc[0] != "listeners" or len(loc) < 3 or document.has(loc[:3]):
+        return ""
+    role = config.listeners[int(loc[1])].role
+    key = str(loc[2])
+    return f" (the role {role} brings '{key}')" if key in ROLES[role] else ""
 
 
 def _line(config: Config, *loc: str | int) -> str:
@@ -394,6 +404,8 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _unreachable_rules,
     _relaying,
     open_relays,
+    rules_for_nobody,
+    doors_in_clear,
     _paths,
     _socket_folders,
     _accounts,
@@ -413,4 +425,6 @@ _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
     _relaying: ("relays",),
     **dict.fromkeys(SIGNING_IN_CHECKS, ("accounts",)),
     tls_listeners: ("tls",),
+    open_relays: ("tls",),
+    rules_for_nobody: ("tls", "listeners"),
 }

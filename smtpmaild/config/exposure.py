@@ -1,15 +1,16 @@
-"""What strangers could do: who reaches a listener, and rules that would send on whatever he brings.
+"""Who comes in by which listener: rules that would send on whatever strangers bring, rules for people who never come.
 
 A stranger is anybody who has not signed in, shows no certificate of ours and comes from anywhere. He reaches a listener
 that has an address the Internet routes to, or one that we cannot know: a name, every address of the machine, a socket
-that somebody else opened. Sender addresses are no protection: who lies gives the right one.
+that somebody else opened, whatever is behind a proxy. Sender addresses are no protection: who lies gives the right one.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from smtpmaild.config.check_tls import clients_of
 from smtpmaild.config.coverage import hides, joined
 from smtpmaild.config.findings import Finding, Findings
 from smtpmaild.config.listeners import Listener
@@ -17,6 +18,7 @@ from smtpmaild.config.models import Config
 from smtpmaild.config.names import IpNetwork
 from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
+from smtpmaild.config.tls import is_offered
 
 # Loopback, link-local, RFC 1918 and RFC 4193. Not ipaddress's is_private, which has the networks of examples as well.
 _PRIVATE = [
@@ -49,9 +51,14 @@ def _is_for_strangers(rule: RelayRule, config: Config) -> bool:
         return False
     if rule.to_domains or rule.to_addresses or not _has_strangers(rule.from_networks):
         return False
-    doors = [listener for listener in config.listeners if not rule.listeners or listener.name in rule.listeners]
+    doors = _doors(rule, config)
     before = [one for one in _before(rule, config.relay_rules) if one.relay is None and one.deliver is None]
-    return any(_lets_in(door) and not _is_refused(rule, door, before) for door in doors)
+    return any(_lets_in(config, door) and not _is_refused(rule, door, before) for door in doors)
+
+
+def _doors(rule: RelayRule, config: Config) -> list[Listener]:
+    """The listeners that a rule is asked at."""
+    return [listener for listener in config.listeners if not rule.listeners or listener.name in rule.listeners]
 
 
 def _has_strangers(networks: Sequence[IpNetwork]) -> bool:
@@ -70,9 +77,12 @@ def _is_refused(rule: RelayRule, door: Listener, before: Sequence[RelayRule]) ->
     return any(hides(earlier, stranger) for earlier in before)
 
 
-def _lets_in(listener: Listener) -> bool:
+def _lets_in(config: Config, listener: Listener) -> bool:
     """True if strangers reach this listener and may bring mail without saying who they are."""
-    return any(is_routable(address) for address in listener.listen)
+    wants_certificate = listener.tls in ("required", "implicit") and clients_of(config, listener) == "require"
+    if listener.auth == "required" or wants_certificate:
+        return False
+    return listener.proxy_protocol or bool(listener.xclient_from) or any(map(is_routable, listener.listen))
 
 
 def is_routable(address: ListenAddress) -> bool:
@@ -88,3 +98,57 @@ def is_routable(address: ListenAddress) -> bool:
     except ValueError:
         return True
     return not any(host in network for network in _PRIVATE)
+
+
+def rules_for_nobody(config: Config) -> Findings:
+    """Rules for clients of a kind that none of their listeners lets in."""
+    for number, rule in enumerate(config.relay_rules):
+        doors = _doors(rule, config)
+        for key, is_asked, comes_in, reason in _KINDS:
+            if doors and is_asked(rule) and not any(comes_in(config, door) for door in doors):
+                yield Finding(("relay_rules", number, key), f"rule '{rule.name}' matches nobody: {reason}", of_key=True)
+
+
+def _may_sign_in(_: Config, door: Listener) -> bool:
+    # With XCLIENT a proxy may say who has signed in there.
+    return door.auth != "none" or bool(door.xclient_from)
+
+
+def _may_encrypt(_: Config, door: Listener) -> bool:
+    return is_offered(door.tls)
+
+
+def _may_show_certificates(config: Config, door: Listener) -> bool:
+    return is_offered(door.tls) and clients_of(config, door) != "none"
+
+
+#: The condition of a rule, whether a rule has it, who lets such clients in, and what is missing where nobody does.
+_KINDS: Sequence[tuple[str, Callable[[RelayRule], bool], Callable[[Config, Listener], bool], str]] = (
+    ("authenticated", lambda rule: rule.authenticated is True, _may_sign_in, "no listener of it has 'auth'"),
+    ("users", lambda rule: bool(rule.users), _may_sign_in, "no listener of it has 'auth'"),
+    ("tls", lambda rule: rule.tls is True, _may_encrypt, "no listener of it has TLS"),
+    (
+        "client_certificates",
+        lambda rule: bool(rule.client_certificates),
+        _may_show_certificates,
+        "no listener of it asks for certificates",
+    ),
+)
+
+
+def doors_in_clear(config: Config) -> Findings:
+    """Listeners whose TLS does not go with what they are for."""
+    for number, listener in enumerate(config.listeners):
+        if listener.auth != "none" and listener.tls == "none" and not listener.auth_without_tls:
+            message = f"nobody can sign in at listener '{listener.name}' without TLS: give it 'tls'"
+            yield Finding(("listeners", number, "auth"), message)
+        if listener.tls not in ("optional", "required"):
+            continue
+        for index, address in enumerate(listener.listen):
+            if isinstance(address, TcpAddress) and address.port == _SUBMISSIONS:
+                message = f"clients begin with TLS on port {_SUBMISSIONS}: 'tls: implicit' is meant"
+                yield Finding(("listeners", number, "listen", index), message, "warning")
+
+
+# RFC 8314 §7.3: "submissions", message submission over TLS.
+_SUBMISSIONS = 465

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from typing import Annotated, Literal
 
-from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSchema
+from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSchema, model_validator
 
 from smtpmaild.config.accounts import Accounts
 from smtpmaild.config.dns import Dns
@@ -19,7 +19,7 @@ from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
 from smtpmaild.config.names import HostName, MailAddress, host_name
 from smtpmaild.config.policies import Policies
-from smtpmaild.config.roles import overridden
+from smtpmaild.config.roles import overridden, with_roles
 from smtpmaild.config.rules import Relay, RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
 from smtpmaild.config.stores import Store
@@ -98,6 +98,11 @@ class Config(Section):
 
     _document: Document | None = PrivateAttr(None)
     _warnings: tuple[Mistake, ...] = PrivateAttr(())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_roles(cls, value: object) -> object:
+        return with_roles(value)
 
     def at(self, listener: Listener) -> Config:
         """The configuration as it holds at one of its listeners: its own policies, limits and timeouts come first."""

@@ -27,6 +27,7 @@ ROLES: Mapping[str, Mapping[str, Value]] = MappingProxyType(
         "mx": {},
         # RFC 6409: people hand in mail with their mail programs, which know neither patience nor their host name.
         "submission": {
+            "tls": "required",
             "auth": "required",
             "add_missing_headers": True,
             "greeting_delay": 0,
@@ -48,11 +49,25 @@ ROLES: Mapping[str, Mapping[str, Value]] = MappingProxyType(
 )
 
 
-def with_role(listener: object) -> object:
+#: What a role brings besides where there are certificates.
+ROLES_WITH_CERTIFICATES: Mapping[str, Mapping[str, Value]] = MappingProxyType({"internal": {"tls": "optional"}})
+
+
+def with_role(listener: object, roles: Mapping[str, Mapping[str, Value]] = ROLES) -> object:
     """A listener as the file has it, with what its role brings."""
     role = listener.get("role", "mx") if isinstance(listener, dict) else None
-    brought = ROLES.get(role) if isinstance(role, str) else None
+    brought = roles.get(role) if isinstance(role, str) else None
     return listener if brought is None else _filled(listener, brought)
+
+
+def with_roles(config: object) -> object:
+    """A whole file; where it has certificates, its listeners have what their roles then bring."""
+    if not isinstance(config, dict) or not isinstance(config.get("listeners"), list):
+        return config
+    tls = config.get("tls")
+    if not isinstance(tls, dict) or not (tls.get("certificates") or tls.get("self_signed") is True):
+        return config
+    return {**config, "listeners": [with_role(one, ROLES_WITH_CERTIFICATES) for one in config["listeners"]]}
 
 
 def _filled(given: object, brought: Mapping[str, Value]) -> object:

@@ -10,7 +10,7 @@ import pytest
 
 from smtpmaild.config import Config, load_text
 from smtpmaild.config.listeners import Listener
-from smtpmaild.config.roles import ROLES, Role, overridden, with_role
+from smtpmaild.config.roles import ROLES, ROLES_WITH_CERTIFICATES, Role, overridden, with_role, with_roles
 from smtpmaild.config.yaml_nodes import Value
 from smtpmaild.policy.chain import Mode
 
@@ -32,15 +32,17 @@ def leaves(value: Mapping[str, Value], path: str = "") -> Iterator[tuple[str, Va
 
 def table() -> str:
     """The table of docs/roles.md."""
-    rows = {role: dict(leaves(brought)) for role, brought in ROLES.items()}
+    rows = {role: {key: shown(value) for key, value in leaves(brought)} for role, brought in ROLES.items()}
+    for role, brought in ROLES_WITH_CERTIFICATES.items():
+        rows[role] |= {key: f"{shown(value)} where there are certificates" for key, value in leaves(brought)}
     keys = sorted({key for row in rows.values() for key in row})
     lines = [f"| key | {' | '.join(f'`{role}`' for role in rows)} |", "|---" * (len(rows) + 1) + "|"]
-    lines += [f"| `{key}` | {' | '.join(shown(row.get(key)) for row in rows.values())} |" for key in keys]
+    lines += [f"| `{key}` | {' | '.join(row.get(key, '') for row in rows.values())} |" for key in keys]
     return "\n".join(lines)
 
 
-def shown(value: Value | None) -> str:
-    return "" if value is None else f"`{str(value).lower()}`"
+def shown(value: Value) -> str:
+    return f"`{str(value).lower()}`"
 
 
 def test_the_manual_has_the_table() -> None:
@@ -85,6 +87,28 @@ def test_a_role_does_not_hide_what_is_wrong() -> None:
         "role": "submission",
         "policies": 5,
     }
+
+
+@pytest.mark.parametrize(
+    ("tls", "own", "mode"),
+    [
+        ({"self_signed": True}, {}, "optional"),
+        ({"certificates": [{"certificate": "mx.pem"}]}, {}, "optional"),
+        ({"self_signed": True}, {"tls": "implicit"}, "implicit"),
+        ({"self_signed": True}, {"role": "mx"}, "none"),
+        ({"certificates": []}, {}, "none"),
+        ({"self_signed": False}, {}, "none"),
+        ({}, {}, "none"),
+    ],
+)
+def test_internal_offers_tls_where_there_are_certificates(tls: Any, own: Any, mode: str) -> None:
+    config = Config.model_validate({"listeners": [{**LISTENER, "role": "internal", **own}], "tls": tls})
+    assert config.listeners[0].tls == mode
+
+
+@pytest.mark.parametrize("given", [None, {}, {"listeners": 5}, {"listeners": []}, {"listeners": [5], "tls": 5}])
+def test_what_is_no_file_is_left_to_the_models(given: object) -> None:
+    assert with_roles(given) is given
 
 
 SEVERAL = """\
