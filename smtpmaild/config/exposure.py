@@ -122,6 +122,11 @@ def _may_show_certificates(config: Config, door: Listener) -> bool:
     return is_offered(door.tls) and clients_of(config, door) != "none"
 
 
+def _may_have_names(_: Config, door: Listener) -> bool:
+    # With XCLIENT a proxy may say what it has looked up.
+    return door.reverse_dns or bool(door.xclient_from)
+
+
 #: The condition of a rule, whether a rule has it, who lets such clients in, and what is missing where nobody does.
 _KINDS: Sequence[tuple[str, Callable[[RelayRule], bool], Callable[[Config, Listener], bool], str]] = (
     ("authenticated", lambda rule: rule.authenticated is True, _may_sign_in, "no listener of it has 'auth'"),
@@ -132,6 +137,12 @@ _KINDS: Sequence[tuple[str, Callable[[RelayRule], bool], Callable[[Config, Liste
         lambda rule: bool(rule.client_certificates),
         _may_show_certificates,
         "no listener of it asks for certificates",
+    ),
+    (
+        "client_names",
+        lambda rule: bool(rule.client_names),
+        _may_have_names,
+        "no listener of it has 'reverse_dns'",
     ),
 )
 
