@@ -1,0 +1,645 @@
+"""The queue in SQLite: against the reference, across processes, through crashes and on disks in trouble."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from queueing import LATER, NO, NOW, MemoryQueue, address, all_of, entry
+from receiving import RecordingLog
+
+from smtpmaild.queue import Body, Entry, Query, QueueStore, Room, Settlement, State, Usage, files, sqlite
+from smtpmaild.queue.body import BytesBody, FileBody, file_body
+from smtpmaild.queue.sqlite import IN_ROW, SqliteQueue, prepare
+
+PLENTY = Room(other=1000)
+LEASE = NOW + 600
+
+
+def make(path: Path, number: int = 0, workers: int = 1) -> SqliteQueue:
+    queue = SqliteQueue(str(path), RecordingLog(), number, workers)
+    queue.open()
+    return queue
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
+    queue = make(tmp_path)
+    yield queue
+    queue.close()
+
+
+def read(body: Body) -> bytes:
+    with body.open() as source:
+        return source.read()
+
+
+def shown(found: Any) -> list[tuple[object, ...]]:
+    """Everything of entries but how their bodies are kept."""
+    return [
+        (replace(message, body=BytesBody(read(message.body))), message.parameters, list(recipients))
+        for message, recipients in found
+    ]
+
+
+def states(queue: QueueStore) -> dict[str, State]:
+    return {one.address.text: one.state for _, recipients in queue.find(Query()) for one in recipients}
+
+
+def test_what_was_put_is_found_as_it_was(queue: SqliteQueue) -> None:
+    entries = [
+        entry("b@y.example", "c@y.example"),
+        entry('"a b"@z.example', "postmaster@[192.0.2.1]", sender=""),
+        entry("b@y.example", sender='"q\\"x"@x.example', user="alice"),
+    ]
+    utf8 = replace(entries[0][0], queue_id="U", is_utf8=True, reverse_path=address("ä@x.example"))
+    entries.append((utf8, [replace(entries[0][1][0], last=NO, remote="mx", attempts=3, attempted_at=5.0)]))
+    queue.put(entries)
+
+    assert shown(queue.find(Query())) == shown(entries)
+    assert queue.usage() == Usage(4, sum(message.body.size for message, _ in entries))
+
+
+def test_claim_is_a_lease_on_all_due_recipients_of_one_destination(queue: SqliteQueue) -> None:
+    queue.put([entry("b@y.example", "c@z.example", "d@y.example")])
+
+    claims = {claim.destination: claim for claim in queue.claim(NOW, LEASE, 10, PLENTY)}
+
+    assert set(claims) == {"mx:y.example", "mx:z.example"}
+    assert [one.number for one in claims["mx:y.example"].recipients] == [0, 2]
+    assert all(one.state is State.IN_DELIVERY for one in claims["mx:y.example"].recipients)
+    assert queue.claim(LEASE - 1, LEASE + 600, 10, PLENTY) == []
+    assert len(queue.claim(LEASE, LEASE + 600, 10, PLENTY)) == 2, "the lease is over"
+
+
+def test_message_is_gone_with_its_last_recipient(queue: SqliteQueue) -> None:
+    queue.put([entry("b@y.example", "c@z.example")])
+    one, other = queue.claim(NOW, LEASE, 10, PLENTY)
+
+    queue.settle([all_of(one, State.DELIVERED)])
+    assert set(states(queue).values()) == {State.DELIVERED, State.IN_DELIVERY}
+    queue.settle([all_of(other, State.BOUNCED, NO)])
+
+    assert list(queue.find(Query())) == []
+    assert queue.usage() == Usage(0, 0)
+
+
+def test_deferred_mail_comes_again_and_knows_why(queue: SqliteQueue) -> None:
+    queue.put([entry()])
+    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
+    queue.settle([all_of(claim, State.DEFERRED, LATER)])
+
+    assert queue.claim(NOW + 299, LEASE, 10, PLENTY) == []
+    (again,) = queue.claim(NOW + 300, LEASE + 300, 10, PLENTY)
+    (recipient,) = again.recipients
+    assert (recipient.attempts, recipient.last, recipient.remote) == (1, LATER, "mx.y.example")
+    assert recipient.attempted_at == NOW
+
+
+def test_lease_is_renewed_by_settling_as_in_delivery(queue: SqliteQueue) -> None:
+    queue.put([entry()])
+    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
+    queue.settle([(claim, [Settlement(0, State.IN_DELIVERY, next_attempt=LEASE + 600)])])
+
+    assert queue.claim(LEASE + 1, LEASE + 700, 10, PLENTY) == []
+    queue.settle([all_of(replace(claim, lease_until=LEASE + 600), State.DEFERRED, LATER)])
+    assert states(queue) == {"b@y.example": State.DEFERRED}
+
+
+def test_who_lost_the_lease_cannot_defer_but_an_end_counts(queue: SqliteQueue) -> None:
+    queue.put([entry()])
+    (late,) = queue.claim(NOW, LEASE, 10, PLENTY)
+    (current,) = queue.claim(LEASE, LEASE + 600, 10, PLENTY)
+
+    queue.settle([all_of(late, State.DEFERRED, LATER)])
+    assert states(queue) == {"b@y.example": State.IN_DELIVERY}
+    queue.settle([all_of(late, State.DELIVERED)])
+    queue.settle([all_of(current, State.DEFERRED, LATER)])
+    assert states(queue) == {}
+
+
+def test_reports_are_put_with_the_settlement_or_not_at_all(queue: SqliteQueue) -> None:
+    queue.put([entry(queue_id="A"), entry("c@z.example", queue_id="C", state=State.HELD)])
+    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
+    report = entry("a@x.example", sender="", queue_id="B")
+    taken = entry(queue_id="C")  # a row of that id is there
+
+    with pytest.raises(OSError, match="UNIQUE"):
+        queue.settle([all_of(claim, State.BOUNCED, NO)], [report, taken])
+    assert states(queue) == {"b@y.example": State.IN_DELIVERY, "c@z.example": State.HELD}
+
+    queue.settle([all_of(claim, State.BOUNCED, NO)], [report])
+    assert states(queue) == {"a@x.example": State.QUEUED, "c@z.example": State.HELD}
+    (of_report,) = queue.claim(NOW, LEASE, 10, PLENTY)
+    assert of_report.message.reverse_path.is_null
+
+
+def test_old_mail_is_claimed_though_there_is_no_room(queue: SqliteQueue) -> None:
+    queue.put([entry(at=NOW - 10), entry(at=NOW - 1000)])
+    claims = queue.claim(NOW, LEASE, 10, Room({"mx:y.example": 0}, received_before=NOW - 500))
+    assert [claim.message.received_at for claim in claims] == [NOW - 1000]
+
+
+def test_large_bodies_are_files(queue: SqliteQueue, tmp_path: Path) -> None:
+    large = b"x" * (IN_ROW + 1)
+    queue.put([entry(body=large, queue_id="A"), entry(body=large[1:], queue_id="B")])
+
+    (path,) = [one for one in (tmp_path / "bodies").iterdir() if one.is_file()]
+    assert path.name == "A"
+    assert path.read_bytes() == large
+    claims = {claim.message.queue_id: claim for claim in queue.claim(NOW, LEASE, 10, PLENTY)}
+    assert isinstance(claims["A"].message.body, FileBody)
+    assert read(claims["A"].message.body) == large
+    assert read(claims["B"].message.body) == large[1:]
+    queue.settle([all_of(claim, State.DELIVERED) for claim in claims.values()])
+    assert not path.exists()
+
+
+def test_body_that_lies_in_its_place_is_not_copied_and_a_small_one_goes_into_the_row(
+    queue: SqliteQueue, tmp_path: Path
+) -> None:
+    (tmp_path / "bodies" / "A").write_bytes(b"y" * 100_000)
+    (tmp_path / "small").write_bytes(b"z")
+    inode = (tmp_path / "bodies" / "A").stat().st_ino
+    in_place, small = entry(queue_id="A"), entry(queue_id="B")
+    queue.put(
+        [
+            (replace(in_place[0], body=file_body(str(tmp_path / "bodies" / "A"))), in_place[1]),
+            (replace(small[0], body=file_body(str(tmp_path / "small"))), small[1]),
+        ]
+    )
+    assert (tmp_path / "bodies" / "A").stat().st_ino == inode
+    assert [read(message.body) for message, _ in queue.find(Query())] == [b"y" * 100_000, b"z"]
+
+
+def test_body_of_a_message_that_left_is_not_there(queue: SqliteQueue) -> None:
+    queue.put([entry()])
+    (found,) = queue.find(Query())
+    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
+    queue.settle([all_of(claim, State.DELIVERED)])
+    with pytest.raises(FileNotFoundError):
+        found[0].body.open()
+
+
+def test_a_persons_word_leaves_alone_what_is_in_delivery(queue: SqliteQueue) -> None:
+    queue.put([entry("b@y.example", at=NOW), entry("c@z.example", at=NOW + 100)])
+    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
+
+    changed = queue.change(Query(), Settlement(0, State.HELD))
+    assert [one.address.text for _, recipients in changed for one in recipients] == ["c@z.example"]
+    assert queue.claim(NOW + 200, LEASE, 10, PLENTY) == []
+    queue.change(Query(states=[State.HELD]), Settlement(0, State.DEFERRED, next_attempt=NOW))
+    (released,) = queue.claim(NOW + 200, LEASE, 10, PLENTY)
+    assert released.recipients[0].attempts == 0
+    queue.settle([all_of(claim, State.DEFERRED, LATER), all_of(released, State.DEFERRED, LATER)])
+    dropped = queue.change(Query(domain="Z.example"), Settlement(0, State.EXPIRED))
+    assert len(dropped) == 1
+    assert states(queue) == {"b@y.example": State.DEFERRED}
+    assert queue.usage().messages == 1
+
+
+# Properties: whatever is done, the file and the reference agree.
+
+RECIPIENTS = st.lists(
+    st.sampled_from(["b@y.example", "c@y.example", "d@z.example", "é@w.example"]), min_size=1, max_size=3
+)
+PUT = st.tuples(st.just("put"), RECIPIENTS, st.integers(0, 50))
+CLAIM = st.tuples(st.just("claim"), st.integers(0, 100), st.integers(1, 40))
+LIMITED = st.tuples(st.just("limited"), st.integers(1, 3), st.integers(0, 2))
+SETTLE = st.tuples(
+    st.just("settle"),
+    st.integers(0, 5),
+    st.sampled_from([State.DELIVERED, State.DEFERRED, State.BOUNCED, State.IN_DELIVERY]),
+)
+CHANGE = st.tuples(
+    st.just("change"), st.sampled_from(["", "y.example"]), st.sampled_from([State.HELD, State.DEFERRED, State.EXPIRED])
+)
+STEPS = st.lists(st.one_of(PUT, CLAIM, LIMITED, SETTLE, CHANGE, st.tuples(st.just("reopen"))), max_size=25)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_as_the_reference(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[Any, ...]]) -> None:
+    path = tmp_path_factory.mktemp("queue")
+    queue, model = make(path), MemoryQueue()
+    claims: list[Any] = []
+    now = NOW
+    try:
+        for number, (verb, *arguments) in enumerate(steps):
+            now += 1
+            if verb == "put":
+                one = entry(
+                    *arguments[0], at=now + arguments[1], queue_id=f"{number:018X}", sender=f"a@x{number % 3}.example"
+                )
+                queue.put([one])
+                model.put([one])
+            elif verb == "claim":
+                now += arguments[0]
+                found = queue.claim(now, now + arguments[1], 1000, PLENTY)
+                assert _claimed(found) == _claimed(model.claim(now, now + arguments[1], 1000, PLENTY))
+                claims += found
+            elif verb == "limited":
+                limit, room = arguments
+                found = queue.claim(now, now + 30, limit, Room(other=room))
+                best = len(
+                    MemoryQueue({k: (m, list(r)) for k, (m, r) in model.held.items()}).claim(
+                        now, now + 30, limit, Room(other=room)
+                    )
+                )
+                assert len(found) == best
+                assert all(sum(c.destination == d for c in found) <= room for d in {c.destination for c in found})
+                queue.settle(
+                    [
+                        (claim, [Settlement(r.number, State.DEFERRED, next_attempt=now) for r in claim.recipients])
+                        for claim in found
+                    ]
+                )
+                for claim in found:
+                    for r in claim.recipients:
+                        before = model.held[claim.message.queue_id][1][r.number]
+                        assert before.next_attempt <= now
+                        model.held[claim.message.queue_id][1][r.number] = replace(
+                            before, state=State.DEFERRED, next_attempt=now
+                        )
+            elif verb == "settle" and claims:
+                claim = claims[arguments[0] % len(claims)]
+                settled = [all_of(claim, arguments[1], LATER, now)]
+                queue.settle(settled)
+                model.settle(settled)
+            elif verb == "change":
+                query, to = Query(domain=arguments[0]), Settlement(0, arguments[1], next_attempt=now)
+                assert _named(queue.change(query, to)) == _named(model.change(query, to))
+            elif verb == "reopen":
+                queue.close()
+                queue = make(path)
+                # Who gets the lock knows that nobody is at work.
+                queue.claim(now, now, 0, PLENTY)
+                for _, held in model.held.values():
+                    for r in held:
+                        if r.state is State.IN_DELIVERY:
+                            held[r.number] = replace(r, state=State.DEFERRED, next_attempt=0.0)
+                claims = []
+            assert shown(queue.find(Query())) == shown(model.find(Query()))
+            assert queue.usage() == model.usage()
+    finally:
+        queue.close()
+
+
+def _named(entries: Sequence[Entry]) -> list[tuple[str, object]]:
+    return [(message.queue_id, recipients) for message, recipients in entries]
+
+
+def _claimed(claims: Any) -> set[tuple[object, ...]]:
+    return {
+        (c.message.queue_id, c.destination, c.lease_until, tuple(one.number for one in c.recipients)) for c in claims
+    }
+
+
+QUERIES = st.builds(
+    Query,
+    queue_ids=st.sampled_from([(), ("A",), ("A", "C")]),
+    sender=st.sampled_from([None, "", "A@x.example"]),
+    recipient=st.sampled_from(["", "B@y.example"]),
+    domain=st.sampled_from(["", "Y.example", "z.example"]),
+    states=st.sampled_from([(), (State.HELD,), (State.QUEUED, State.DEFERRED)]),
+    received_before=st.sampled_from([0.0, NOW + 1]),
+    limit=st.sampled_from([0, 1, 2]),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=QUERIES)
+def test_finds_as_the_reference(tmp_path: Path, query: Query) -> None:
+    queue, model = make(tmp_path), MemoryQueue()
+    mail = [
+        entry("b@y.example", "c@z.example", queue_id="A", at=NOW),
+        entry("b@y.example", sender="", queue_id="B", at=NOW + 1, state=State.HELD),
+        entry("c@z.example", queue_id="C", at=NOW + 2, state=State.DEFERRED),
+    ]
+    if not queue.usage().messages:
+        queue.put(mail)
+    model.put(mail)
+    assert shown(queue.find(query)) == shown(model.find(query))
+    queue.close()
+
+
+# Several processes
+
+WORKER = """
+import sys, time
+sys.path[:0] = [{tests!r}, {tests!r} + "/queue"]
+from test_queue_sqlite import *
+queue = make(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+claims = queue.claim(NOW, LEASE, 10, PLENTY)
+print(len(claims), flush=True)
+time.sleep(60)
+"""
+
+
+def other_process(path: Path, *numbers: int) -> subprocess.Popen[bytes]:
+    code = WORKER.format(tests=str(Path(__file__).resolve().parents[1]))
+    return subprocess.Popen([sys.executable, "-c", code, str(path), *map(str, numbers)], stdout=subprocess.PIPE)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def test_one_process_claims_and_its_death_ends_the_leases(queue: SqliteQueue, tmp_path: Path) -> None:
+    queue.put([entry()])
+    process = other_process(tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"1\n"
+
+    queue.put([entry(queue_id="B")])
+    assert queue.claim(NOW, LEASE, 10, PLENTY) == (), "the other one claims"
+    assert [one.state for _, found in queue.change(Query(), Settlement(0, State.HELD)) for one in found] == [
+        State.QUEUED
+    ]
+    end(process)
+
+    claims = queue.claim(NOW, LEASE, 10, PLENTY)
+    assert [claim.message.queue_id for claim in claims] != ["B"]
+    assert len(claims) == 1
+
+
+def test_what_another_process_puts_and_changes_is_seen(queue: SqliteQueue, tmp_path: Path) -> None:
+    assert queue.claim(NOW, LEASE, 10, PLENTY) == []
+    other = make(tmp_path)
+    other.put([entry()])
+    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
+    assert queue.usage().messages == 1
+    assert other.claim(NOW, LEASE, 10, PLENTY) == ()
+    queue.settle([all_of(claim, State.DEFERRED, LATER)])
+    other.change(Query(), Settlement(0, State.DEFERRED, next_attempt=NOW))
+    assert len(queue.claim(NOW, LEASE, 10, PLENTY)) == 1
+    queue.stop_claiming()
+    assert len(other.claim(NOW, LEASE, 10, PLENTY)) == 1
+    other.close()
+
+
+def test_worker_0_adopts_the_mail_of_a_worker_that_is_no_more(tmp_path: Path) -> None:
+    gone = make(tmp_path, 3, 4)
+    large = b"x" * (IN_ROW + 1)
+    gone.put([entry(queue_id="A"), entry(queue_id="B", body=large), entry(queue_id="C", state=State.HELD)])
+    assert len(gone.claim(NOW, LEASE, 1, PLENTY)) == 1
+    queue = make(tmp_path, 0, 2)
+    queue.put([entry(queue_id="D"), entry(queue_id="C", state=State.HELD)])
+    assert len(queue.claim(NOW, LEASE, 10, PLENTY)) == 1, "worker 3 serves still"
+    gone.close()
+
+    claims = queue.claim(NOW + 60, LEASE, 10, PLENTY)
+
+    assert sorted(claim.message.queue_id for claim in claims) == ["A", "B"]
+    assert {read(claim.message.body) for claim in claims} == {large, read(entry()[0].body)}
+    assert sorted(message.queue_id for message, _ in queue.find(Query())) == ["A", "B", "C", "D"]
+    assert queue.usage().messages == 4
+    assert [number for number, _ in files.shards(str(tmp_path))] == [0]
+    queue.close()
+
+
+def test_worker_1_adopts_nothing(tmp_path: Path) -> None:
+    make(tmp_path, 3, 4).close()
+    queue = make(tmp_path, 1, 2)
+    queue.claim(NOW, LEASE, 10, PLENTY)
+    assert [number for number, _ in files.shards(str(tmp_path))] == [1, 3]
+    queue.close()
+
+
+# Schema
+
+
+def test_schema_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = make(tmp_path)
+    queue.put([entry()])
+    queue.close()
+    monkeypatch.setattr(sqlite, "STEPS", (*sqlite.STEPS, "ALTER TABLE message ADD COLUMN later TEXT; SELECT 1"))
+    queue = make(tmp_path)
+    assert len(list(queue.find(Query()))) == 1
+    queue.close()
+    with sqlite3.connect(files.shard_path(str(tmp_path), 0)) as connection:
+        assert connection.execute("SELECT later FROM message").fetchall() == [(None,)]
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    connection.close()
+
+
+def test_failed_step_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "STEPS", ("CREATE TABLE a (b); NONSENSE",))
+    with pytest.raises(OSError, match="syntax error"):
+        make(tmp_path)
+    monkeypatch.undo()
+    make(tmp_path).close()
+
+
+def test_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    with sqlite3.connect(files.shard_path(str(tmp_path), 0)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(OSError, match="later version"):
+        make(tmp_path)
+
+
+# Starting
+
+
+def test_prepare_sweeps_bodies_without_a_row(tmp_path: Path) -> None:
+    queue = make(tmp_path)
+    queue.put([entry(body=b"x" * 100_000, queue_id="KEPT")])
+    queue.close()
+    bodies = tmp_path / "bodies"
+    for name in ("OLD", "YOUNG", "tmp/OLD", "KEPT"):
+        (bodies / name).touch()
+        if "YOUNG" not in name:
+            os.utime(bodies / name, (NOW, NOW))
+    log = RecordingLog()
+
+    prepare(str(tmp_path), log)
+
+    assert sorted(one.name for one in bodies.iterdir()) == ["KEPT", "YOUNG", "tmp"]
+    assert len(log.named("queue_orphan_removed")) == 2
+
+
+def test_prepare_makes_the_directory_and_says_where_it_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(str(tmp_path / "a" / "b"), RecordingLog())
+    assert (tmp_path / "a" / "b" / "bodies" / "tmp").is_dir()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        prepare(str(tmp_path / "a" / "b"), RecordingLog())
+
+
+# Trouble
+
+
+@pytest.mark.parametrize(("limit", "number"), [("max_page_count = 1", errno.ENOSPC), ("query_only = 1", errno.EROFS)])
+def test_trouble_has_the_number_that_a_file_would_give(queue: SqliteQueue, limit: str, number: int) -> None:
+    assert queue._connection is not None
+    queue._connection.execute(f"PRAGMA {limit}")
+    with pytest.raises(OSError) as caught:
+        queue.put([entry(body=b"x" * 60_000) for _ in range(10)])
+    assert caught.value.errno == number
+    assert list(queue.find(Query())) == []
+    assert queue.usage() == Usage(0, 0)
+
+
+def test_failed_body_leaves_nothing(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk"):
+        queue.put([entry(body=b"x" * 100_000)])
+    assert [one for one in (tmp_path / "bodies").rglob("*") if one.is_file()] == []
+
+
+def test_failed_claim_forgets_nobody(queue: SqliteQueue) -> None:
+    queue.put([entry(), entry("c@z.example")])
+    assert queue._connection is not None
+    assert queue.claim(NOW - 10, LEASE, 1, PLENTY) == []
+    queue._connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(OSError, match="readonly"):
+        queue.claim(NOW, LEASE, 10, PLENTY)
+    queue._connection.execute("PRAGMA query_only = 0")
+    assert len(queue.claim(NOW, LEASE, 10, PLENTY)) == 2
+
+
+def test_connection_that_cannot_roll_back_is_replaced(queue: SqliteQueue) -> None:
+    broken = queue._connected()
+    queue._roll_back(broken)  # nothing to roll back: it stays
+    assert queue._connection is broken
+    broken.close()
+    queue._roll_back(broken)
+    queue.put([entry()])
+    assert len(queue.claim(NOW, LEASE, 10, PLENTY)) == 1
+
+
+def test_full_disk(tmp_path: Path) -> None:
+    """A real one: a small tmpfs, where this user may mount it."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], check=False).returncode:
+        pytest.skip("may not mount a file system")
+    try:
+        queue = make(place)
+        done: list[Entry] = []
+        with pytest.raises(OSError) as caught:
+            for _ in range(100):
+                one = entry(body=b"x" * 30_000)
+                queue.put([one])
+                done.append(one)
+        assert caught.value.errno == errno.ENOSPC
+        assert done
+        with pytest.raises(OSError) as caught:
+            queue.put([entry(body=b"x" * 2_000_000)])
+        assert caught.value.errno == errno.ENOSPC
+        queue.close()
+        queue = make(place)
+        assert shown(queue.find(Query())) == shown(done)
+        queue.close()
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+# Crashes: a process dies by SIGKILL before and after each call that changes something, one process for each place.
+
+CRASH = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}, {tests!r} + "/queue"]
+import sqlite3
+from test_queue_sqlite import *
+left = 0
+
+def step():
+    global left
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left -= 1
+
+def stepping(function):
+    def call(*arguments, **more):
+        step()
+        result = function(*arguments, **more)
+        step()
+        return result
+    return call
+
+for module, names in ((os, ("fsync", "rename", "unlink")), (files, ("store_body",))):
+    for name in names:
+        setattr(module, name, stepping(getattr(module, name)))
+
+class Connection(sqlite3.Connection):
+    def execute(self, statement, *arguments):
+        if statement.split()[0] in ("BEGIN", "COMMIT", "INSERT", "UPDATE", "DELETE"):
+            return stepping(super().execute)(statement, *arguments)
+        return super().execute(statement, *arguments)
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *a, **k: connect(*a, factory=Connection, **k)
+
+def life(place):
+    said = open(place + ".said", "a", buffering=1)
+    queue = make(Path(place))
+    for number, size in ((1, 20), (2, 100_000)):
+        queue.put([entry(queue_id=f"{{number}}", body=b"x" * size)])
+        print("put", number, file=said)
+    for claim in queue.claim(NOW, LEASE, 10, PLENTY):
+        report = entry("a@x.example", sender="", queue_id=f"R{{claim.message.queue_id}}")
+        queue.settle([all_of(claim, State.BOUNCED, NO)], [report])
+        print("bounced", claim.message.queue_id, file=said)
+
+for number in range(1000):
+    left = number
+    child = os.fork()
+    if not child:
+        life(f"{{sys.argv[1]}}/{{number}}")
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.wait()[1]) != -signal.SIGKILL:
+        break
+print(number)
+"""
+
+
+def test_kill_between_any_two_steps_loses_nothing(tmp_path: Path) -> None:
+    code = CRASH.format(tests=str(Path(__file__).resolve().parents[1]))
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    kills = int(done.stdout)
+    assert kills > 20
+    for number in range(kills + 1):
+        said = (tmp_path / f"{number}.said").read_text().split("\n")
+        assert ("bounced 1" in said and "bounced 2" in said) or number < kills
+        _check_after_crash(tmp_path / str(number), said)
+
+
+def _check_after_crash(place: Path, said: list[str]) -> None:
+    prepare(str(place), RecordingLog(), now=lambda: time.time() + 2 * sqlite.ORPHAN_AGE)
+    queue = make(place)
+    claims = {claim.message.queue_id: claim for claim in queue.claim(NOW, LEASE, 10, PLENTY)}
+    for number, size in (("1", 20), ("2", 100_000)):
+        bounced, waits = f"R{number}" in claims, number in claims
+        assert not (bounced and waits), "a report of something that is still on its way"
+        if f"put {number}" in said:
+            assert bounced or waits, "lost"
+        if f"bounced {number}" in said:
+            assert bounced
+        if waits:
+            assert read(claims[number].message.body) == b"x" * size
+    large = [one.name for one in (place / "bodies").rglob("*") if one.is_file()]
+    assert large == (["2"] if "2" in claims else []) or (large == ["2"] and "R2" in claims)
+    queue.settle([all_of(claim, State.DELIVERED) for claim in claims.values()])
+    assert queue.usage() == Usage(0, 0)
+    assert list(queue.find(Query())) == []
+    queue.close()
