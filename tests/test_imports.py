@@ -111,7 +111,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "cli": Allowed(
-        ours=("__init__", "app", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*", "trial"),
+        ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
+        + ("trial",),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

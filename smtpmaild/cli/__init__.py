@@ -18,6 +18,7 @@ from smtpmaild.cli.healthcheck import healthcheck
 from smtpmaild.cli.schema import schema
 from smtpmaild.cli.serve import serve
 from smtpmaild.cli.try_ import try_
+from smtpmaild.cli.user import user
 from smtpmaild.cli.version import version
 
 EX_OK, EX_USAGE, EX_SOFTWARE, EX_CONFIG = 0, 64, 70, 78
@@ -58,7 +59,7 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
-for command in (check, completion, healthcheck, schema, try_, version):
+for command in (check, completion, healthcheck, schema, try_, user, version):
     cli.add_command(command)
 
 

@@ -67,8 +67,8 @@ def _users_file(config: Config) -> Findings:
     except FileNotFoundError:
         message = f"there is no {path} yet, so nobody can sign in: `smtpmaild user add` makes it"
         yield Finding(loc, message, "warning")
-    except OSError as error:
-        yield Finding(loc, f"{path}: {error.strerror}")
+    except OSError as error:  # as with stores: who asks may be another user than who serves
+        yield Finding(loc, f"{path}: {error.strerror}", "warning")
     except UsersFileError as error:
         for mistake in error.mistakes:
             yield Finding(loc, f"{path}:{mistake.line}: {mistake.text}")
