@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
+from authority import client_context, issue
 from headers import header_v2, tlv
 from house import Facts, Guest, MemorySink, listening, make_door, run_loop, until
 
@@ -18,8 +21,10 @@ from smtpmaild.envelope import Peer, Session
 from smtpmaild.policy import Answer, Policy
 from smtpmaild.policy.early_talker import EarlyTalker
 from smtpmaild.server.counts import Counts
-from smtpmaild.server.listener import ConnectionLimits, Listener, Room, Timeouts
+from smtpmaild.server.listener import ConnectionLimits, Listener, Room, Timeouts, TlsOffer
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, Dialect
+from smtpmaild.tls.certificates import Certificates
+from smtpmaild.tls.settings import TlsSettings
 
 pytestmark = pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 
@@ -269,6 +274,33 @@ def test_end_of_the_daemon_ends_who_has_not_said_anything(loop: str) -> None:
             listener.abort()
             assert await at_end(guest) == b""
         assert house.causes == []
+
+    run_loop(go(), loop)
+
+
+@pytest.mark.parametrize("header", [V1, V2], ids=["v1", "v2"])
+def test_handshake_behind_the_header_is_the_client_s(loop: str, header: bytes, tmp_path: Path) -> None:
+    """Where TLS comes first the client does not wait: its first bytes travel in one segment with the header."""
+
+    def talk(address: tuple[str, int]) -> tuple[bytes, bytes]:
+        with socket.create_connection(address, 5) as plain:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # for 200 ms
+            plain.sendall(header)
+            with client_context().wrap_socket(plain, server_hostname="mx.example.com") as client:
+                banner = client.recv(1000)
+                client.sendall(b"QUIT\r\n")
+                return banner, client.recv(1000)
+
+    async def go() -> None:
+        house = House()
+        certificates = Certificates(TlsSettings((issue(tmp_path).files,)), ["none"], house.log)
+        house.door = replace(house.door, tls=TlsOffer(certificates, is_implicit=True))
+        async with listening(house.door) as (_, address):
+            banner, bye = await asyncio.to_thread(talk, address)
+        assert (banner[:4], bye[:4]) == (b"220 ", b"221 ")
+        (closed,) = house.log.named("session_closed")
+        assert closed["peer"] in ("198.51.100.7:4711", "[2001:db8::7]:4712")
+        assert str(closed["tls"]).startswith("TLSv1.3 ")
 
     run_loop(go(), loop)
 
