@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from smtpmaild.envelope import Peer
@@ -44,7 +46,10 @@ class Preface(asyncio.BufferedProtocol):
         self._proxy = peer_of(transport)
         self.deadline = listener.loop.time() + listener.door.timeouts.proxy_header
         has_room = listener.welcome(self, None)
-        if not listener.door.trusts(self._proxy):
+        if not self._proxy.host and transport.get_extra_info("socket").family != socket.AF_UNIX:
+            # It has gone again, and with it its address, though what it sent may still be read.
+            self._transport.abort()
+        elif not listener.door.trusts(self._proxy):
             self._refuse("it is not one of trusted_proxies")
         elif not has_room:
             self._refuse("there are too many connections")
@@ -74,6 +79,9 @@ class Preface(asyncio.BufferedProtocol):
 
     def _hand_over(self, header: Header) -> None:
         listener, transport = self._listener, self._transport
+        if self._proxy.host and header.source == self._proxy:
+            # Version 1 knows no LOCAL: HAProxy's checks name the two ends of the connection itself.
+            header = replace(header, is_probe=True)
         listener.forget(self, None)
         connection = Connection(listener)
         transport.set_protocol(connection)

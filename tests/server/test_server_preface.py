@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from smtpmaild.policy import Answer, Policy
 from smtpmaild.policy.early_talker import EarlyTalker
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import ConnectionLimits, Listener, Room, Timeouts, TlsOffer
+from smtpmaild.server.preface import Preface
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, Dialect
 from smtpmaild.tls.certificates import Certificates
 from smtpmaild.tls.settings import TlsSettings
@@ -146,6 +148,31 @@ def test_stranger_is_not_listened_to(loop: str) -> None:
     run_loop(go(), loop)
 
 
+def test_whoever_is_gone_is_no_unix_socket(loop: str) -> None:
+    """After a reset the socket does not know its peer any more, and still gives what was sent: who was it?"""
+
+    class Gone:
+        is_aborted = False
+        socket = SimpleNamespace(family=socket.AF_INET)
+
+        def get_extra_info(self, name: str) -> object:
+            return self.socket if name == "socket" else None
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    async def go() -> None:
+        house = House()
+        async with listening(house.door) as (listener, _):
+            gone, preface = Gone(), Preface(listener)
+            preface.connection_made(gone)  # type: ignore[arg-type]
+            assert gone.is_aborted
+            preface.connection_lost(None)
+        assert house.log.all == []
+
+    run_loop(go(), loop)
+
+
 @pytest.mark.parametrize(
     ("sent", "cause"),
     [
@@ -216,6 +243,23 @@ def test_health_check_is_quiet(loop: str, header: bytes, lines: tuple[str, ...])
         assert house.log.all == []
         assert house.seen.sessions[0].peer == house.seen.sessions[0].proxy
         assert house.seen.sessions[0].peer.host == "127.0.0.1"
+
+    run_loop(go(), loop)
+
+
+def test_health_check_of_version_1_names_its_own_connection(loop: str) -> None:
+    """HAProxy's send-proxy says who it is itself."""
+
+    async def go() -> None:
+        house = House()
+        async with house.guest(b"") as (listener, guest):
+            host, port = guest.writer.get_extra_info("sockname")
+            guest.writer.write(f"PROXY TCP4 {host} {host} {port} 25\r\n".encode())
+            await guest.greet()
+            await guest.ask("QUIT")
+            await until(lambda: not listener.connections)
+        assert house.log.all == []
+        assert house.seen.sessions[0].is_probe
 
     run_loop(go(), loop)
 
