@@ -113,7 +113,7 @@ class FileDelivery:
         self._stored = 0  # bytes of a large message in its file, without the head
         self._taken = 0  # the same before encode()
         self._error: Exception | None = None
-        self._lost: list[tuple[Copy, Fault]] | None = [] if is_lmtp else None  # None: none may be lost alone
+        self._lost: list[tuple[Copy, OSError]] | None = [] if is_lmtp else None  # None: none may be lost alone
 
     # What a store says about its files. All run in a writer thread.
 
@@ -191,10 +191,10 @@ class FileDelivery:
         if self._done is not None:
             self._done(self._outcome(reply, self._lost) if self._lost else reply)
 
-    def _outcome(self, reply: Reply, lost: Sequence[tuple[Copy, Fault]]) -> Outcome:
+    def _outcome(self, reply: Reply, lost: Sequence[tuple[Copy, OSError]]) -> Outcome:
         by_place = dict.fromkeys((place for copy in self._copies for place in copy.places), reply)
-        for copy, fault in lost:
-            by_place.update(dict.fromkeys(copy.places, reply_to(fault.error)))
+        for copy, error in lost:
+            by_place.update(dict.fromkeys(copy.places, reply_to(error)))
         return [by_place[place] for place in range(len(by_place))]
 
     def _let_go(self) -> None:
@@ -211,10 +211,6 @@ class FileDelivery:
     @property
     def has_last(self) -> bool:
         return bool(self._last)
-
-    @property
-    def faults(self) -> Sequence[Fault]:
-        return [fault for _, fault in self._lost] if self._lost else ()
 
     def flush(self) -> int:
         assert self._lock is not None
@@ -255,6 +251,11 @@ class FileDelivery:
     def publish_last(self) -> None:
         self._rename(self._last)
 
+    def lose(self, target: str, step: str, error: OSError) -> None:
+        for copy in self._copies:
+            if copy.folder.target == target:
+                self._lose(copy, step, error)
+
     def withdraw(self) -> None:
         if self._lock is None:
             self._remove()
@@ -275,7 +276,8 @@ class FileDelivery:
         if self._lost is None or len(self._copies) == 1:
             raise error
         self._health.failed(error)
-        self._lost.append((copy, Fault(step, str(error.filename or copy.folder.path), error)))
+        self._lost.append((copy, error))
+        self._writer.note(Fault(step, str(error.filename or copy.folder.path), error))
         self._copies = [other for other in self._copies if other is not copy]
         _unlink([file for file in (*self._last, *self._files) if file.copy is copy])
         self._last = [file for file in self._last if file.copy is not copy]

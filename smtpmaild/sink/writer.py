@@ -18,7 +18,8 @@ The order of steps is the promise. A message is answered 250 only after its last
 | settle: done(250)        | as above, and the client knows                    | nobody                        |
 
 Whatever fails leaves nothing: what is in tmp/ is unlinked, and so is what was renamed. A failed sync is final for its
-whole batch and never tried again: the kernel reports the loss once and has dropped the pages.
+whole batch and never tried again: the kernel reports the loss once and has dropped the pages. A directory that cannot
+even be opened for it, as somebody removed it or keeps us from reading it, is the trouble of who wants it alone.
 
 Knows no mail and no store; delivery.py says what a job does in each step.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 import errno
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from functools import partial
@@ -100,11 +102,6 @@ class Job(Protocol):
         """There are files that must become visible only when the others are durable; known after stage()."""
         ...
 
-    @property
-    def faults(self) -> Sequence[Fault]:
-        """What went wrong with parts of the job while the rest of it went on."""
-        ...
-
     def flush(self) -> int:
         """Write the blocks that wait; how many bytes of memory they held. Keeps an OSError for stage()."""
         ...
@@ -127,6 +124,10 @@ class Job(Protocol):
 
     def publish_last(self) -> None:
         """Rename the last files."""
+        ...
+
+    def lose(self, target: str, step: str, error: OSError) -> None:
+        """Go on without a directory that failed in this step; raise the error if that cannot be."""
         ...
 
     def withdraw(self) -> None:
@@ -200,6 +201,7 @@ class Writer:
         self._users = 0
         self._threads: list[threading.Thread] = []
         self._queue: _Queue = SimpleQueue()
+        self._faults: deque[Fault] = deque()  # append and popleft are atomic
 
     def start(self, post: Post) -> None:
         """Begin the threads, in the process that needs them: a thread does not survive a fork."""
@@ -208,7 +210,7 @@ class Writer:
             return
         self._queue = SimpleQueue()
         turn = threading.Lock()
-        committers = [_Committer(self._queue, turn, self._log, post) for _ in range(self._count)]
+        committers = [_Committer(self._queue, turn, self._faults, self._log, post) for _ in range(self._count)]
         self._threads = [threading.Thread(target=each.run, name="writer", daemon=True) for each in committers]
         for thread in self._threads:
             thread.start()
@@ -235,6 +237,10 @@ class Writer:
         """Write the blocks of a large message; its flushed() hears of it."""
         self._queue.put((_Verb.FLUSH, job))
 
+    def note(self, fault: Fault) -> None:
+        """In a writer thread: for the log, what went wrong with a part of a job while the rest of it goes on."""
+        self._faults.append(fault)
+
     def discard(self, job: Job) -> None:
         """Undo what a message that was given up left on disk."""
         self._queue.put((_Verb.DISCARD, job))
@@ -247,8 +253,9 @@ class _Committer:
     shared one would take each other's errors.
     """
 
-    def __init__(self, queue: _Queue, turn: threading.Lock, log: Log, post: Post) -> None:
+    def __init__(self, queue: _Queue, turn: threading.Lock, faults: deque[Fault], log: Log, post: Post) -> None:
         self._queue = queue
+        self._faults = faults
         self._turn = turn  # held by the thread that takes the next batch
         self._has_turn = False
         self._is_slow = False
@@ -304,9 +311,6 @@ class _Committer:
             self._answer(partial(_tell_flushed, flushed))
         if jobs:
             self._commit(jobs)
-            for job in jobs:
-                for fault in job.faults:
-                    self._note(fault)
             outcomes, self._outcomes = self._outcomes, []
             self._answer(partial(_tell_outcomes, outcomes, self._log))
             self._report()
@@ -333,7 +337,7 @@ class _Committer:
         is_bulk = len(jobs) >= SYNCFS_FROM and disk.HAS_SYNCFS
         if is_bulk:
             # Before the first write: a descriptor reports only errors that came after it was opened.
-            jobs = self._together("open file system", jobs, self._open_file_systems)
+            jobs = self._each("open file system", jobs, self._open_file_systems)
         jobs = self._each("write", jobs, lambda job: job.stage(keep_open=not is_bulk))
         if self._is_slow:
             self._pass_turn()
@@ -341,12 +345,12 @@ class _Committer:
         jobs = self._together("sync", jobs, self._sync_file_systems if is_bulk else _sync_each)
         self._is_slow = time.monotonic() - began > SLOW
         jobs = self._each("rename", jobs, lambda job: job.publish())
-        jobs = self._together("sync directory", jobs, self._sync_folders)
+        jobs = self._sync_folders(jobs)
         last = [job for job in jobs if job.has_last]
         if last:
             jobs = [job for job in jobs if not job.has_last]
             last = self._each("rename", last, lambda job: job.publish_last())
-            jobs += self._together("sync directory", last, self._sync_folders)
+            jobs += self._sync_folders(last)
         self._outcomes += [(job, MESSAGE_ACCEPTED) for job in jobs]
 
     def _each(self, step: str, jobs: Sequence[Job], action: Callable[[Job], None]) -> list[Job]:
@@ -370,25 +374,34 @@ class _Committer:
             return []
         return jobs
 
-    def _open_file_systems(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            for folder in job.folders:
-                if folder.device not in self._file_systems:
+    def _open_file_systems(self, job: Job) -> None:
+        for folder in job.folders:
+            if folder.device not in self._file_systems:
+                try:
                     self._file_systems[folder.device] = disk.open_directory(folder.target)
+                except OSError as error:
+                    job.lose(folder.target, "open file system", error)
 
     def _sync_file_systems(self, jobs: Sequence[Job]) -> None:
         for device in {folder.device for job in jobs for folder in job.folders}:
             disk.syncfs(self._file_systems[device])
 
-    def _sync_folders(self, jobs: Sequence[Job]) -> None:
+    def _sync_folders(self, jobs: list[Job]) -> list[Job]:
         targets = {folder.target: folder.device for job in jobs for folder in job.folders}
         devices = set(targets.values())
         if len(targets) >= SYNCFS_FOLDERS_FROM * len(devices) and devices <= self._file_systems.keys():
-            for device in devices:
-                disk.syncfs(self._file_systems[device])
-        else:
-            for target in targets:
-                disk.sync_directory(target)
+            return self._together("sync directory", jobs, self._sync_file_systems)
+        unopened: dict[str, OSError] = {}
+        jobs = self._together("sync directory", jobs, lambda _: _sync_directories(targets, unopened))
+        if not unopened:
+            return jobs
+
+        def lose(job: Job) -> None:
+            for folder in job.folders:
+                if folder.target in unopened:
+                    job.lose(folder.target, "sync directory", unopened[folder.target])
+
+        return self._each("sync directory", jobs, lose)
 
     def _fail(self, step: str, job: Job, error: OSError) -> None:
         job.withdraw()
@@ -403,6 +416,8 @@ class _Committer:
 
     def _report(self) -> None:
         """One event per cause, however many messages it hit."""
+        while self._faults:
+            self._note(self._faults.popleft())
         for (step, number), failure in self._failures.items():
             self._log.error(
                 "store_failed",
@@ -422,6 +437,19 @@ class _Failure:
         self.path = path
         self.cause = cause
         self.messages = 0
+
+
+def _sync_directories(targets: Iterable[str], unopened: dict[str, OSError]) -> None:
+    for target in targets:
+        try:
+            fd = disk.open_directory(target)
+        except OSError as error:
+            unopened[target] = error
+            continue
+        try:
+            disk.fsync(fd)
+        finally:
+            disk.close(fd)
 
 
 def _sync_each(jobs: Sequence[Job]) -> None:

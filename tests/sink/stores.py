@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Self
@@ -113,19 +114,22 @@ class Store:
             return
 
     def settle(self, *deliveries: Delivery) -> list[Reply]:
-        replies: list[Reply] = []
+        """One answer each, as there is under SMTP."""
+        replies = self.settle_each(*deliveries)
+        assert all(isinstance(reply, Reply) for reply in replies)
+        return replies  # type: ignore[return-value]
 
-        def done(outcome: Outcome) -> None:
-            assert isinstance(outcome, Reply)
-            replies.append(outcome)
+    def settle_each(self, *deliveries: Delivery) -> list[Outcome]:
+        """All in one batch; what came of each, in their order."""
+        replies: dict[int, Outcome] = {}
 
         interval = sys.getswitchinterval()
         sys.setswitchinterval(10)  # the writer threads see all of them or none: one batch
-        for delivery in deliveries:
-            delivery.commit(done)
+        for number, delivery in enumerate(deliveries):
+            delivery.commit(partial(replies.__setitem__, number))
         sys.setswitchinterval(interval)
         self.run_until(lambda: len(replies) == len(deliveries))
-        return replies
+        return [replies[number] for number in range(len(deliveries))]
 
     def deliver(self, *chunks: bytes, to: Sequence[Destination], body: BodyType = BodyType.SEVEN_BIT) -> Reply:
         delivery = self.begin(*to, body=body)
@@ -136,10 +140,7 @@ class Store:
         """The same under LMTP: what came of each destination."""
         delivery = self.begin(*to, is_lmtp=True)
         self.write(delivery, *chunks)
-        outcomes: list[Outcome] = []
-        delivery.commit(outcomes.append)
-        self.run_until(lambda: outcomes)
-        (outcome,) = outcomes
+        (outcome,) = self.settle_each(delivery)
         return [str(reply) for reply in ([outcome] * len(to) if isinstance(outcome, Reply) else outcome)]
 
     def write(self, delivery: Delivery, *chunks: bytes) -> None:

@@ -13,8 +13,9 @@ import pytest
 from stores import PATHS, RECEIVED, Faults, MakeStore, Store, to
 
 from smtpmaild.envelope import Destination
-from smtpmaild.sink import delivery, disk
+from smtpmaild.sink import delivery, disk, writer
 from smtpmaild.sink.writer import NO_SPACE, STORE_FAILED
+from smtpmaild.smtp.reply import Reply
 
 SMALL = b"Subject: x\r\n\r\nshort\r\n"
 LARGE = b"The quick brown fox jumps over the lazy dog.\r\n" * 20_000
@@ -123,6 +124,34 @@ def test_a_failed_sync_is_everybodys(make_store: MakeStore, faults: Faults, body
     faults("syncfs", errno.EIO, times=100)
     assert store.deliver_each(body, to=MAILBOXES) == [FAILED] * 3
     assert store.files() == {}
+
+
+@pytest.mark.parametrize("step", ["open file system", "sync directory"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOENT])
+def test_a_directory_that_cannot_be_opened_is_its_mailboxs_trouble(
+    make_store: MakeStore, faults: Faults, monkeypatch: pytest.MonkeyPatch, step: str, number: int
+) -> None:
+    """Of a whole batch, SMTP and LMTP, only what goes there fails."""
+    store = make_store(threads=1)
+    if step == "sync directory":
+        monkeypatch.setattr(writer, "SYNCFS_FOLDERS_FROM", 100)
+        store.settle(*[store.begin(to("carol")) for _ in range(2)])  # the file system is known now
+        (store.root / "example.com" / "carol" / "new").rename(store.root / "before")
+        (store.root / "example.com" / "carol" / "new").mkdir()
+    faults("open_directory", number, times=100, match="/bob/new")
+    begun = [
+        store.begin(*whom, is_lmtp=is_lmtp)
+        for is_lmtp in (False, True)
+        for whom in ([to("bob"), to("alice")], [to("alice")], [to("bob")])
+    ]
+    for each in begun:
+        store.write(each, SMALL)
+    said = store.settle_each(*begun)
+    outcomes = [[str(reply) for reply in ([one] if isinstance(one, Reply) else one)] for one in said]
+    assert outcomes == [[FAILED], [STORED], [FAILED], [FAILED, STORED], [STORED], [FAILED]]
+    assert messages(store, "bob") == []
+    assert step in {facts["step"] for _, facts in store.log.facts}
+    assert not [name for name in store.files() if "tmp/" in name]
 
 
 @pytest.mark.parametrize("body", [SMALL, LARGE])
