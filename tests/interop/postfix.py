@@ -51,9 +51,9 @@ default_transport = discard
 
 
 class Postfix:
-    """folder: readable by everybody, as its processes are those of the user postfix."""
+    """folder: readable by everybody, as its processes are those of the user postfix.  services: more of master.cf."""
 
-    def __init__(self, folder: Path, program: str, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, program: str, settings: Mapping[str, str], services: str = "") -> None:
         self._program = program
         self._sbin = Path(program).parent
         self._configuration = folder / "etc"
@@ -61,7 +61,7 @@ class Postfix:
         for name in ("etc", "queue", "data"):
             (folder / name).mkdir()
         shutil.chown(folder / "data", "postfix")
-        (folder / "etc" / "master.cf").write_text(MASTER)
+        (folder / "etc" / "master.cf").write_text(MASTER + services)
         more = "".join(f"{name} = {value}\n" for name, value in settings.items())
         (folder / "etc" / "main.cf").write_text(MAIN.format(folder=folder, sbin=self._sbin) + more)
 
@@ -116,9 +116,9 @@ def open_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def postfix(folder: Path, program: str, settings: Mapping[str, str]) -> Iterator[Postfix]:
-    """It runs, with these lines of main.cf beside those above."""
-    it = Postfix(folder, program, settings)
+def postfix(folder: Path, program: str, settings: Mapping[str, str], services: str = "") -> Iterator[Postfix]:
+    """It runs, with these lines of main.cf and master.cf beside those above."""
+    it = Postfix(folder, program, settings, services)
     it.start()
     try:
         yield it

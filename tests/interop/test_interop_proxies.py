@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from authority import client_context, issue
 from daemons import PATIENCE, Daemon
-from postfix import open_folder
+from postfix import open_folder, postfix
 
 NeedsProgram = Callable[[str], str]
 TEXT = "Subject: test\n\nhello\n"
@@ -81,6 +83,13 @@ def hand_in(port: int, recipient: str, context: ssl.SSLContext | None = None) ->
         client.ehlo("client.example")
         client.sendmail("a@client.example", [recipient], TEXT)
         return host, own_port
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+        assert isinstance(port, int)
+        return port
 
 
 # HAProxy
@@ -211,6 +220,96 @@ def test_client_without_the_balancer_gets_nothing(daemon: Daemon) -> None:
         eventually(partial(refused, daemon, cause))
 
 
+# nginx
+
+
+MODULES = "/usr/lib/nginx/modules"
+NGINX = """\
+load_module {modules}/ngx_stream_module.so;
+load_module {modules}/ngx_mail_module.so;
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log info;
+events {{}}
+stream {{
+    server {{
+        listen 127.0.0.1:{stream};
+        proxy_pass 127.0.0.3:{proxied};
+        proxy_protocol on;
+    }}
+}}
+mail {{
+    server_name relay.example.net;
+    auth_http 127.0.0.1:{auth}/;
+    server {{
+        listen 127.0.0.1:{mail};
+        protocol smtp;
+        smtp_auth none;
+        xclient on;
+    }}
+}}
+"""
+
+
+class SaysYes(BaseHTTPRequestHandler):
+    """Tells nginx where to send everybody."""
+
+    port = 0
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        for name, value in (("Status", "OK"), ("Server", "127.0.0.4"), ("Port", str(self.port))):
+            self.send_header(f"Auth-{name}", value)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def nginx(daemon: Daemon, folder: Path, program: str) -> Iterator[tuple[int, int]]:
+    """The ports of its TCP proxy and of its mail proxy."""
+    handler = type("Handler", (SaysYes,), {"port": daemon.port("trusting")})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as auth:
+        Thread(target=auth.serve_forever, daemon=True).start()
+        stream, mail = free_port(), free_port()
+        ports = {"stream": stream, "mail": mail, "proxied": daemon.port("proxied"), "auth": auth.server_port}
+        (folder / "nginx.conf").write_text(NGINX.format(modules=MODULES, folder=folder, **ports))
+        with (folder / "stderr").open("wb") as log:
+            process = subprocess.Popen([program, "-p", str(folder), "-c", "nginx.conf"], stderr=log)
+        try:
+            eventually(partial(answers, stream))
+            yield stream, mail
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+            auth.shutdown()
+
+
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as probe:
+            return probe.recv(3) == b"220"
+    except OSError:
+        return False
+
+
+@pytest.mark.debian
+def test_nginx(daemon: Daemon, needs_program: NeedsProgram, tmp_path: Path) -> None:
+    """Its stream proxy sends the header of version 1, its mail proxy XCLIENT."""
+    program = needs_program("nginx")
+    if not Path(MODULES, "ngx_mail_module.so").exists():
+        pytest.skip("nginx has no mail module: libnginx-mod-mail is not installed")
+    with nginx(daemon, tmp_path, program) as (stream, mail):
+        host, port = hand_in(stream, "nginx-stream@example.com")
+        assert accepted(daemon, "nginx-stream@example.com")["peer"] == f"{host}:{port}"
+        hand_in(mail, "nginx-mail@example.com")
+    fact = accepted(daemon, "nginx-mail@example.com")
+    assert (fact["peer"], fact["helo"]) == (f"{CLIENT}:0", "client.example")
+    assert fact["proxy"].startswith("127.0.0.1:")
+
+
 # Clients that speak for others
 
 
@@ -244,3 +343,39 @@ def test_swaks_that_is_not_trusted(daemon: Daemon, needs_program: NeedsProgram) 
     )  # fmt: skip
     assert ran.returncode != 0
     assert "XCLIENT" in ran.stdout + ran.stderr
+
+
+# Postfix
+
+
+@pytest.mark.debian
+def test_postfix_forwards_what_it_knows_of_the_client(daemon: Daemon, needs_program: NeedsProgram) -> None:
+    """The daemon is its content filter: peer and Received name Postfix, the log names the client too."""
+    port = free_port()
+    settings = {
+        "smtp_send_xforward_command": "yes",
+        "transport_maps": f"inline:{{example.com=smtp:[127.0.0.4]:{daemon.port('trusting')}}}",
+        "mynetworks": "127.0.0.0/8",
+        "smtpd_relay_restrictions": "permit_mynetworks, reject",
+        "smtpd_peername_lookup": "no",
+        "disable_dns_lookups": "yes",
+        "smtp_host_lookup": "native",
+    }
+    services = f"127.0.0.1:{port} inet n - n - - smtpd\nanvil unix - - n - 1 anvil\nproxymap unix - - n - - proxymap\n"
+    with open_folder() as folder, postfix(folder, needs_program("postfix"), settings, services) as mta:
+        for number in range(2):
+            hand_in(port, f"postfix-{number}@example.com")
+        mta.send("a@client.example", ["postfix-local@example.com"], TEXT.encode())
+        assert {status for _, status, _ in mta.wait_for("smtp", 3)} == {"sent"}
+    for number in range(2):
+        fact = accepted(daemon, f"postfix-{number}@example.com")
+        forwarded = fact["forwarded"]
+        assert fact["peer"].startswith("127.0.0.1:")
+        assert (forwarded["addr"], forwarded["helo"], forwarded["proto"]) == (CLIENT, "client.example", "ESMTP")
+        assert forwarded["source"] == "REMOTE"
+        assert int(forwarded["port"]) > 0
+        assert forwarded["ident"]  # Postfix's queue id
+        (raw,) = daemon.raw(f"postfix-{number}")
+        assert raw.splitlines()[2] == b"Received: from relay.example.net ([127.0.0.1])"
+    local = accepted(daemon, "postfix-local@example.com")["forwarded"]
+    assert local == {"source": "LOCAL"}
