@@ -119,7 +119,9 @@ class Destination:
     sink: a name under deliver_to.  domain: the local domain as the config names it (for a wildcard sub-domain the
     domain the peer named), lower case, A-labels.  mailbox: the local part as the config names it; where the domain
     takes any local part, as the peer wrote it, in lower case. Not yet safe as a file name: the sink makes it so.
-    subaddress: what followed the separator, "" if nothing did.  recipient: the forward-path that led here.
+    subaddress: what followed the separator, "" if nothing did.  recipient: the forward-path that led here.  route: what
+    takes it on from the queue, such as "relay:smarthost"; then domain and mailbox are the address to send to, and may
+    be foreign. "" where the store is the end.
     """
 
     sink: str
@@ -127,6 +129,7 @@ class Destination:
     mailbox: str
     subaddress: str
     recipient: Address
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,10 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         ours=("smtp.*", "envelope", "content", "metrics", "facts", "idn", "routing.names"), others=("pydantic",)
     ),
     # stores: threads and files, never the loop
-    "sink": Allowed(ours=("envelope", "trace", "queue_id", "smtp.reply", "metrics", "facts"), others=("pydantic",)),
+    "sink": Allowed(
+        ours=("envelope", "trace", "queue_id", "smtp.reply", "smtp.address", "metrics", "facts", "queue.*"),
+        others=("pydantic",),
+    ),
     # who is it: SASL and accounts, no socket and no loop
     "auth": Allowed(ours=("smtp.*", "envelope", "facts"), others=("argon2", "bcrypt", "passlib")),
     # mail that travels on: kept, and taken where it goes

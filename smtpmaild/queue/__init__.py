@@ -192,6 +192,18 @@ class Usage:
 class QueueStore(Protocol):
     """Where the queue lives. What a verb changed is durable when it returns; OSError where it could not be."""
 
+    def open(self) -> None:
+        """In the process that will use it, before any verb."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything; what we claimed and did not settle is free for others."""
+        ...
+
+    def stop_claiming(self) -> None:
+        """Let another process claim what this one could. What is claimed is settled by now."""
+        ...
+
     def put(self, messages: Sequence[Entry]) -> None:
         """Take messages in, all or none of them."""
         ...

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+#: Bodies up to so many bytes are small: a queue keeps them with the envelope, and they may be held in memory whole.
+SMALL = 64 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class BytesBody:

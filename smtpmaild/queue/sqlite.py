@@ -1,6 +1,6 @@
 """The queue in SQLite: a file for each worker, large bodies in files beside it.
 
-    queue-0.sqlite (-wal, -shm)   messages and recipients of worker 0; bodies up to IN_ROW bytes
+    queue-0.sqlite (-wal, -shm)   messages and recipients of worker 0; small bodies
     queue-0.lock                  locked by the process that claims from queue-0.sqlite
     bodies/ID                     larger bodies, of all workers
     bodies/tmp/ID                 larger bodies while they are received
@@ -59,13 +59,11 @@ from smtpmaild.queue import (
     Usage,
     files,
 )
-from smtpmaild.queue.body import BytesBody, FileBody, LazyBody
+from smtpmaild.queue.body import SMALL, BytesBody, FileBody, LazyBody
 from smtpmaild.queue.due import DueIndex
 from smtpmaild.smtp.address import NULL_REVERSE_PATH, Address
 from smtpmaild.smtp.reply import Reply
 
-#: Bodies up to so many bytes are kept in the database.
-IN_ROW = 64 * 1024
 #: What lies in bodies/ without a row so long, and was not touched, is no message on its way into the queue.
 ORPHAN_AGE = 3600.0
 #: How long a write waits for that of another process.
@@ -170,7 +168,7 @@ class SqliteQueue:
     """A QueueStore: the file of one worker.
 
     directory: where the files are.  number: of the worker.  workers: how many there are; worker 0 adopts the files of
-    others.  open() comes first, in the process that will use it; close() lets go of everything.
+    others.
     """
 
     def __init__(self, directory: str, log: Log, number: int = 0, workers: int = 1) -> None:
@@ -187,6 +185,11 @@ class SqliteQueue:
         self._version = -1  # of the file, as changes by other connections raise it
         self._usage = Usage(0, 0)
         self._adopt_at = 0.0
+
+    def enter(self, number: int) -> None:
+        """Be the queue of this worker; before open()."""
+        self._number = number
+        self.path = files.shard_path(self.directory, number)
 
     def open(self) -> None:
         """Make what is missing, bring the schema up to date."""
@@ -412,7 +415,7 @@ class SqliteQueue:
         """The message with its body in memory if it goes into the row, else in its place under bodies/."""
         body = message.body
         path = f"{self.bodies}/{message.queue_id}"
-        if body.size <= IN_ROW:
+        if body.size <= SMALL:
             if isinstance(body, BytesBody):
                 return message
             with body.open() as source:

@@ -70,6 +70,8 @@ _PATH = re.compile(
 )
 _DOMAIN_ONLY = re.compile(_DOMAIN)
 _QUOTED_PAIR = re.compile(r"\\(.)")
+_DOT_STRING_ONLY = re.compile(_DOT_STRING)
+_TO_BE_QUOTED = re.compile(r'["\\]')
 # "<Postmaster>" is the one forward-path without a domain, case-insensitive (RFC 5321 §4.1.1.3, §4.5.1).
 _POSTMASTER = re.compile(r"<(postmaster)>", re.IGNORECASE | re.ASCII)
 
@@ -98,6 +100,14 @@ def parse_mailbox(text: str, to_ascii: ToAscii = no_idna) -> Address | None:
     found = _parse_path(f"<{text}>", to_ascii)
     # What is not all of the text stood behind a source route, or before a second path.
     return found[0] if found and found[0].text == text else None
+
+
+def mailbox(local_part: str, domain: str) -> Address:
+    """The address of a mailbox; its local part is quoted where it needs to be."""
+    if not _DOT_STRING_ONLY.fullmatch(local_part):
+        local_part_as_sent = '"' + _TO_BE_QUOTED.sub(r"\\\g<0>", local_part) + '"'
+        return Address(local_part, domain, f"{local_part_as_sent}@{domain}")
+    return Address(local_part, domain, f"{local_part}@{domain}")
 
 
 def _parse_path(text: str, to_ascii: ToAscii) -> tuple[Address, str] | None:

@@ -92,6 +92,15 @@ class MemoryQueue:
             error, self.fails = self.fails, None
             raise error
 
+    def open(self) -> None:
+        """There is nothing to open."""
+
+    def close(self) -> None:
+        """Nor to close."""
+
+    def stop_claiming(self) -> None:
+        """Nobody else is there."""
+
     def put(self, messages: Sequence[Entry]) -> None:
         self.settle((), messages)
 

@@ -20,8 +20,8 @@ from queueing import LATER, NO, NOW, MemoryQueue, address, all_of, entry
 from receiving import RecordingLog
 
 from smtpmaild.queue import Body, Entry, Query, QueueStore, Room, Settlement, State, Usage, files, sqlite
-from smtpmaild.queue.body import BytesBody, FileBody, file_body
-from smtpmaild.queue.sqlite import IN_ROW, SqliteQueue, prepare
+from smtpmaild.queue.body import SMALL, BytesBody, FileBody, file_body
+from smtpmaild.queue.sqlite import SqliteQueue, prepare
 
 PLENTY = Room(other=1000)
 LEASE = NOW + 600
@@ -152,7 +152,7 @@ def test_old_mail_is_claimed_though_there_is_no_room(queue: SqliteQueue) -> None
 
 
 def test_large_bodies_are_files(queue: SqliteQueue, tmp_path: Path) -> None:
-    large = b"x" * (IN_ROW + 1)
+    large = b"x" * (SMALL + 1)
     queue.put([entry(body=large, queue_id="A"), entry(body=large[1:], queue_id="B")])
 
     (path,) = [one for one in (tmp_path / "bodies").iterdir() if one.is_file()]
@@ -394,7 +394,7 @@ def test_what_another_process_puts_and_changes_is_seen(queue: SqliteQueue, tmp_p
 
 def test_worker_0_adopts_the_mail_of_a_worker_that_is_no_more(tmp_path: Path) -> None:
     gone = make(tmp_path, 3, 4)
-    large = b"x" * (IN_ROW + 1)
+    large = b"x" * (SMALL + 1)
     gone.put([entry(queue_id="A"), entry(queue_id="B", body=large), entry(queue_id="C", state=State.HELD)])
     assert len(gone.claim(NOW, LEASE, 1, PLENTY)) == 1
     queue = make(tmp_path, 0, 2)

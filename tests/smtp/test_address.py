@@ -11,6 +11,7 @@ from smtpmaild.smtp.address import (
     NULL_REVERSE_PATH,
     Address,
     is_domain,
+    mailbox,
     normal_domain,
     normal_literal,
     parse_forward_path,
@@ -396,3 +397,20 @@ def test_no_text_raises(text: str) -> None:
         for parse in (parse_reverse_path, parse_forward_path):
             found = parse(candidate, to_ascii)
             assert found is None or candidate.endswith(found[1])
+
+
+@pytest.mark.parametrize(
+    ("local_part", "text"),
+    [
+        ("alice", "alice@example.com"),
+        ("a.b+c", "a.b+c@example.com"),
+        ("a b", '"a b"@example.com'),
+        ('a"\\b', '"a\\"\\\\b"@example.com'),
+        ("", '""@example.com'),
+        ("ä", "ä@example.com"),
+    ],
+)
+def test_mailbox_is_written_so_that_it_is_read_back(local_part: str, text: str) -> None:
+    written = mailbox(local_part, "example.com")
+    assert written.text == text
+    assert parse_mailbox(text) == written

@@ -1,0 +1,201 @@
+"""The queue as a store: what gets into it from an envelope, large bodies, and trouble."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue as queues
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stores import RecordingLog, make_envelope
+
+from smtpmaild.envelope import Destination
+from smtpmaild.queue import Query
+from smtpmaild.queue.body import SMALL, FileBody
+from smtpmaild.queue.sqlite import SqliteQueue
+from smtpmaild.queue.thread import QUEUE_FULL, Limits, QueueThread
+from smtpmaild.sink import Outcome, disk
+from smtpmaild.sink.enqueue import EnqueueSink
+from smtpmaild.sink.writer import NO_MEMORY, NO_SPACE, STORE_FAILED, Writer
+from smtpmaild.smtp.address import Address, parse_mailbox
+from smtpmaild.smtp.reply import MESSAGE_ACCEPTED
+
+
+def address(text: str) -> Address:
+    found = parse_mailbox(text)
+    assert found is not None
+    return found
+
+
+def relayed(recipient: str, to: str = "", route: str = "relay:mx") -> Destination:
+    target = address(to or recipient)
+    return Destination("queue", target.domain, target.local_part, "", address(recipient), route)
+
+
+class Store:
+    """A started sink over a real queue; `deliver` plays the receiver and the loop."""
+
+    def __init__(self, path: Path, messages: int = 0) -> None:
+        self.log = RecordingLog()
+        self.queue = SqliteQueue(str(path), self.log)
+        self.thread = QueueThread(self.queue, Limits(str(path), messages=messages), self.log)
+        self.writer = Writer(self.log)
+        self.sink = EnqueueSink(str(path), self.thread, self.writer, self.log)
+        self.posted: queues.SimpleQueue[Callable[[], object]] = queues.SimpleQueue()
+        self.sink.prepare()
+        self.sink.start(self.posted.put)
+        self.drained = 0
+
+    def deliver(
+        self, *destinations: Destination, body: bytes = b"x", chunk: int = 65536, abort: bool = False
+    ) -> Outcome:
+        delivery = self.sink.begin(make_envelope(destinations), destinations, self._drained)
+        for start in range(0, len(body), chunk):
+            if not delivery.write(body[start : start + chunk]):
+                before = self.drained
+                while self.drained == before:
+                    self.hear()
+        if abort:
+            delivery.abort()
+            return MESSAGE_ACCEPTED
+        outcomes: list[Outcome] = []
+        delivery.commit(outcomes.append)
+        while not outcomes:
+            self.hear()
+        return outcomes[0]
+
+    def _drained(self) -> None:
+        self.drained += 1
+
+    def hear(self) -> None:
+        self.posted.get(timeout=10)()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path)
+    yield store
+    store.sink.stop()
+
+
+def test_envelope_is_queued_with_all_that_will_be_asked_of_it(store: Store) -> None:
+    assert store.deliver(relayed("b@y.example"), body=b"Received: x\r\n\r\nHello\r\n") == MESSAGE_ACCEPTED
+
+    ((message, (recipient,)),) = store.queue.find(Query())
+    assert message.reverse_path.text == "a@x.test"
+    assert (message.listener, message.peer, message.user) == ("mx", "192.0.2.1:4711", "")
+    assert (recipient.address, recipient.route) == (address("b@y.example"), "relay:mx")
+    assert recipient.parameters == {"NOTIFY": "NEVER"}
+    assert recipient.next_attempt == message.received_at
+    with message.body.open() as source:
+        assert source.read() == b"Received: x\r\n\r\nHello\r\n"
+    assert store.writer.held == 0
+
+
+def test_alias_leads_elsewhere_and_who_is_reached_twice_gets_it_once(store: Store) -> None:
+    store.deliver(
+        relayed("B@y.example"),
+        relayed("all@x.test", to='"odd one"@z.example', route="relay:smarthost"),
+        relayed("all@x.test", to="B@y.example"),
+    )
+    ((_, recipients),) = store.queue.find(Query())
+    assert [(one.address.text, one.route) for one in recipients] == [
+        ("B@y.example", "relay:mx"),
+        ('"odd one"@z.example', "relay:smarthost"),
+    ]
+
+
+@pytest.mark.parametrize("size", [SMALL, SMALL + 1, 300_000, 5_000_000])
+def test_any_size_comes_through(store: Store, tmp_path: Path, size: int) -> None:
+    body = os.urandom(size)
+    assert store.deliver(relayed("b@y.example"), body=body) == MESSAGE_ACCEPTED
+
+    ((message, _),) = store.queue.find(Query())
+    assert message.body.size == size
+    assert isinstance(message.body, FileBody) == (size > SMALL)
+    with message.body.open() as source:
+        assert source.read() == body
+    assert list((tmp_path / "bodies" / "tmp").iterdir()) == []
+    assert store.writer.held == 0
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 2_000_000])
+def test_abort_leaves_nothing(store: Store, tmp_path: Path, size: int) -> None:
+    store.deliver(relayed("b@y.example"), body=b"x" * size, abort=True)
+    store.sink.stop()
+    assert [one for one in (tmp_path / "bodies").rglob("*") if one.is_file()] == []
+    assert store.writer.held == 0
+    store.sink.start(store.posted.put)
+    assert list(store.queue.find(Query())) == []
+
+
+@pytest.mark.parametrize(("number", "reply"), [(errno.ENOSPC, NO_SPACE), (errno.EIO, STORE_FAILED)])
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_queue_in_trouble_keeps_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reply: object, size: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "trouble")
+
+    monkeypatch.setattr(store.queue, "settle", fail)
+    assert store.deliver(relayed("b@y.example"), body=b"x" * size) == reply
+    assert store.sink.unhealthy() == (NO_SPACE if reply == NO_SPACE else None)
+    store.sink.stop()
+    assert [one for one in (tmp_path / "bodies").rglob("*") if one.is_file()] == []
+    store.sink.start(store.posted.put)
+
+
+def test_disk_in_trouble_gets_no_row(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "trouble")
+
+    monkeypatch.setattr(disk, "fsync", fail)
+    assert store.deliver(relayed("b@y.example"), body=b"x" * 100_000) == STORE_FAILED
+    monkeypatch.undo()
+    assert list(store.queue.find(Query())) == []
+
+
+def test_full_queue_and_full_memory_are_unhealthy(tmp_path: Path) -> None:
+    store = Store(tmp_path, messages=1)
+    assert store.sink.unhealthy() is None
+    store.writer.held = 1 << 40
+    assert store.sink.unhealthy() == NO_MEMORY
+    store.deliver(relayed("b@y.example"))
+    store.thread._look()
+    assert store.sink.unhealthy() == QUEUE_FULL
+    store.sink.stop()
+
+
+def test_where_it_goes_is_its_route(store: Store) -> None:
+    assert store.sink.locate(relayed("b@y.example")) == "relay:mx"
+
+
+def test_body_that_is_written_when_the_end_comes_still_gets_its_rows(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    sync = disk.fsync
+
+    def slow(fd: int) -> None:
+        time.sleep(0.2)
+        sync(fd)
+
+    monkeypatch.setattr(disk, "fsync", slow)
+    envelope = replace(make_envelope([relayed("b@y.example")]))
+    delivery = store.sink.begin(envelope, [relayed("b@y.example")], store._drained)
+    delivery.write(b"x" * 100_000)
+    outcomes: list[Outcome] = []
+    delivery.commit(outcomes.append)
+    ending = threading.Thread(target=store.sink.stop)
+    ending.start()
+    while not outcomes:
+        store.hear()
+    ending.join(10)
+    assert outcomes == [MESSAGE_ACCEPTED]
+    store.sink.start(store.posted.put)
+    assert len(list(store.queue.find(Query()))) == 1
