@@ -219,6 +219,31 @@ def test_short_lines_cost_no_more_than_long_ones(line: bytes) -> None:
     assert Counted.searches <= 2 * 100_000 // 1000 + 2
 
 
+EVEN = (b"x" * 76 + b"\r\n") * 400  # large, with lines of one length, as base64 has them
+
+
+@pytest.mark.parametrize(
+    ("chunks", "is_long"),
+    [
+        ([EVEN, EVEN], False),
+        ([EVEN[20:], EVEN[:-10]], False),
+        ([b"x" * 970, EVEN[48:], EVEN], False),  # 970 and 28: the longest line there may be
+        ([b"x" * 971, EVEN[48:], EVEN], True),
+        ([EVEN, b"x" * 998 + b"\r\n"], False),
+        ([EVEN, b"x" * 999 + b"\r\n"], True),
+        ([EVEN + b"x" * 900, b"x" * 98 + b"\r\n"], False),
+        ([EVEN + b"x" * 900, b"x" * 99 + b"\r\n"], True),
+        ([(b"x" * 999 + b"\r\n") * 20], True),
+        ([EVEN[:780] + b"x" * 1000 + EVEN], True),
+        ([EVEN.replace(b"\r\n", b"xx", 200)], True),
+        ([b"x" * 20_000], True),
+        ([b"\n" + b"x" * 20_000], True),
+    ],
+)
+def test_lines_of_one_length(chunks: list[bytes], is_long: bool) -> None:
+    assert check(chunks, longest=998)[2] is is_long
+
+
 def test_endless_line_is_measured_once() -> None:
     checker = BodyChecker(998)
     Counted.searches = 0
