@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,7 @@ class Encryption(asyncio.BufferedProtocol):
         self._handshakes.leave(self)
         if self._connection is not None:
             self._connection.encrypted(facts_of(self._tls), channel_binding(self._tls))
-        self._decrypt()
+        self._decrypt(_NOTHING)
 
     def fail(self, reason: str) -> None:
         """TLS does not come to stand: end the connection."""
@@ -166,19 +167,26 @@ class Encryption(asyncio.BufferedProtocol):
     # What comes in
 
     def _receive(self, nbytes: int) -> None:
-        buffer, incoming = self._buffer, self._incoming
-        for start in range(0, nbytes, _PIECE):
-            incoming.write(buffer[start : min(start + _PIECE, nbytes)])
-            self._decrypt()
+        buffer = self._buffer
+        if nbytes <= _PIECE:
+            self._incoming.write(buffer[:nbytes])
+            self._decrypt(_NOTHING)
+            return
+        pieces = iter([buffer[start : min(start + _PIECE, nbytes)] for start in range(0, nbytes, _PIECE)])
+        self._decrypt(pieces)
+        for piece in pieces:  # the connection said stop; the buffer is not ours to keep
+            self._incoming.write(piece)
 
-    def _decrypt(self) -> None:
-        """Hand over what is there, as much at a time as the connection's buffer holds, until it says stop."""
+    def _decrypt(self, pieces: Iterator[memoryview]) -> None:
+        """Hand over what is there, as much at a time as the connection's buffer holds, until it says stop.
+
+        pieces: of what came in, for OpenSSL to take one after the other.
+        """
         is_drained = False
         while not (is_drained or self._is_paused) and self._state is _State.OPEN and self._connection is not None:
             connection = self._connection
-            buffer = connection.get_buffer(-1)
             try:
-                filled, is_drained = self._fill(buffer)
+                filled, is_drained = self._fill(connection.get_buffer(-1), pieces)
             except ssl.SSLError as error:
                 self._flush()
                 self._error = ConnectionError(f"TLS: {_words(error)}")
@@ -192,21 +200,25 @@ class Encryption(asyncio.BufferedProtocol):
         if self._outgoing.pending:  # OpenSSL's own words: new keys that the client asked for
             self._flush()
 
-    def _fill(self, buffer: memoryview) -> tuple[int, bool]:
+    def _fill(self, buffer: memoryview, pieces: Iterator[memoryview]) -> tuple[int, bool]:
         """Octets that were put into the buffer, and whether that was all there is. (0, False): the client has ended."""
         tls, incoming = self._tls, self._incoming
-        filled = 0
-        try:
-            while filled < len(buffer):
-                count = tls.read(len(buffer) - filled, buffer[filled:])
-                if not count:
-                    return filled, False
-                filled += count  # type: ignore[operator]  # into a buffer it is the number
-                # A command is a record, and the exception below costs as much as decrypting it.
-                if not incoming.pending and filled < len(buffer):
-                    return filled, True
-        except ssl.SSLWantReadError:
-            return filled, True
+        filled, size = 0, len(buffer)
+        while filled < size:
+            try:
+                # A command is a record: when it was read nothing is left, and the exception would cost as much again.
+                if incoming.pending or not filled:
+                    count = tls.read(size - filled, buffer[filled:])
+                    if not count:
+                        return filled, False
+                    filled += count  # type: ignore[operator]  # into a buffer it is the number
+                    continue
+            except ssl.SSLWantReadError:
+                pass
+            piece = next(pieces, None)
+            if piece is None:
+                return filled, True
+            incoming.write(piece)
         return filled, False
 
     # What the connection calls
@@ -262,7 +274,7 @@ class Encryption(asyncio.BufferedProtocol):
             self._resume_raw()
 
     def _go_on(self) -> None:
-        self._decrypt()
+        self._decrypt(_NOTHING)
         self._resume_raw()
 
     # The transport below
@@ -282,6 +294,7 @@ class Encryption(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
 
+_NOTHING: Iterator[memoryview] = iter(())
 _BEFORE = frozenset((_State.WAITING, _State.SHAKING))
 
 
