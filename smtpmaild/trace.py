@@ -12,7 +12,7 @@ import re
 import time
 from functools import lru_cache
 
-from smtpmaild.envelope import Envelope
+from smtpmaild.envelope import Envelope, Tls
 from smtpmaild.smtp.address import Address
 
 # Names are spelled here because strftime's %a and %b follow the locale.
@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def received(envelope: Envelope, *, hides_client: bool = False) -> bytes:
-    """The Received field (RFC 5321 §4.4), three lines and the newest on top: it is written first into every store.
+    """The Received field (RFC 5321 §4.4), a few lines and the newest on top: it is written first into every store.
 
     hides_client: for people who hand in their mail from home; nobody else learns where that is.
     """
@@ -38,6 +38,7 @@ def received(envelope: Envelope, *, hides_client: bool = False) -> bytes:
     text = (
         f"Received: {'' if hides_client else _from(envelope)}"
         f"by {envelope.hostname} with {envelope.protocol} id {envelope.queue_id}"
+        f"{'' if envelope.tls is None else _encryption(envelope.tls)}"
         # §7.2: a `for` clause with more than one recipient would show blind copies to everyone.
         f"{_for(recipients[0].address) if len(recipients) == 1 else ''};\r\n"
         f"\t{_date(int(envelope.received_at))}\r\n"
@@ -51,6 +52,12 @@ def _from(envelope: Envelope) -> str:
     if len(hello) > _LONGEST_HELLO or not _HELLO.fullmatch(hello):
         hello = _harmless(hello)
     return f"from {hello}{peer}\r\n\t"
+
+
+def _encryption(tls: Tls) -> str:
+    # A comment, as everybody writes it: RFC 8314 has a clause for the cipher alone.
+    version = tls.version.replace("TLSv", "TLS")
+    return f"\r\n\t(version={version} cipher={tls.cipher} bits={tls.bits})"
 
 
 def return_path(envelope: Envelope) -> bytes:

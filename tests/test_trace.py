@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtpmaild import trace
-from smtpmaild.envelope import Envelope, Peer, Recipient, Route, Rule
+from smtpmaild.envelope import Envelope, Peer, Recipient, Route, Rule, Tls
 from smtpmaild.smtp.address import Address, parse_mailbox
 from smtpmaild.smtp.reply import RECIPIENT_OK
 
@@ -52,6 +52,18 @@ def test_received_is_the_field_of_rfc_5321() -> None:
 )
 def test_name_of_the_client_stands_before_its_address(name: str, host: str, shown: bytes) -> None:
     assert shown in trace.received(envelope(peer=Peer(host), client_name=name))
+
+
+def test_received_tells_how_it_was_encrypted() -> None:
+    tls = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
+    made = envelope(protocol="ESMTPS", tls=tls, recipients=[recipient("user@example.com")])
+    assert trace.received(made) == (
+        b"Received: from client.example ([192.0.2.1])\r\n"
+        b"\tby mx.example.com with ESMTPS id 06A9X0Q2RB3EAEX0\r\n"
+        b"\t(version=TLS1.3 cipher=TLS_AES_256_GCM_SHA384 bits=256)\r\n"
+        b"\tfor <user@example.com>;\r\n"
+        b"\tSun, 22 Nov 2026 15:00:41 +0000\r\n"
+    )
 
 
 @pytest.mark.parametrize("recipients", [[], [recipient("a@x.test"), recipient("b@x.test")]])

@@ -136,6 +136,9 @@ EXTENSIONS: tuple[Extension, ...] = (
         growth=500,
         is_wanted=lambda options: bool(options.mechanisms),
     ),
+    # RFC 8689 §3: the MAIL line grows by 11. Who takes such a message promises to hand it on within TLS or not at all;
+    # nothing here can keep that promise yet.
+    Extension("REQUIRETLS", mail={"REQUIRETLS": ""}, growth=11, is_wanted=lambda _: False),
 )
 #: Postfix's XFORWARD, with the attributes of its README; each value is xtext of at most 255 octets.
 XFORWARD = Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", verbs=("XFORWARD",))

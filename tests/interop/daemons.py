@@ -22,7 +22,7 @@ PATIENCE = 20.0
 #: What our daemon puts in front of a message for one recipient, in a Maildir (RFC 5321 §4.4).
 FIELDS = re.compile(
     rb"Return-Path: <[^\n]*>\nDelivered-To: (?P<recipient>[^\n]*)\n"
-    rb"Received: from [^\n]*\n\tby mx\.example\.com with [^\n]*\n(?:\tfor <[^\n]*>;\n)?"
+    rb"Received: from [^\n]*\n\tby mx\.example\.com with [^\n]*\n(?:\t\(version=[^\n]*\)\n)?(?:\tfor <[^\n]*>;\n)?"
     rb"\t\w{3}, \d+ \w{3} \d{4} \d\d:\d\d:\d\d \+0000\n"
 )
 

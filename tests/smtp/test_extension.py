@@ -253,3 +253,12 @@ def test_auth_parameter_of_mail_is_xtext(value: str, is_taken: bool) -> None:
     dialect = Dialect(TRUSTED).at(Security.TLS)
     assert bool(dialect.mail_parameters["AUTH"].fullmatch(value)) is is_taken
     assert dialect.line_limit == Dialect(OPTIONS).line_limit + 500
+
+
+def test_requiretls_is_known_and_not_offered() -> None:
+    """RFC 8689: what is not promised is not taken either."""
+    (row,) = [extension for extension in EXTENSIONS if extension.keyword == "REQUIRETLS"]
+    for security in Security:
+        dialect = Dialect(replace(OPTIONS, starttls=True)).at(security)
+        assert row.keyword not in dialect.keywords
+        assert row.keyword not in dialect.mail_parameters
