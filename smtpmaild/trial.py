@@ -8,35 +8,46 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from smtpmaild.auth import Authenticated, Authenticator, ChannelBinding
 from smtpmaild.dialogue import Dialogue
-from smtpmaild.envelope import Destination, Peer
+from smtpmaild.envelope import Destination, Peer, Rule, Session, Tls, Transaction
 from smtpmaild.receiver import Service
 from smtpmaild.sink import Sink
 from smtpmaild.sink.discard import DiscardSink
+from smtpmaild.smtp.address import Address, parse_forward_path
+from smtpmaild.smtp.extension import Security
 from smtpmaild.smtp.reply import Reply
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A session to try. client: the address it would come from, "" for a Unix socket.  message: None ends the trial
-    before DATA; CRLF line ends."""
+    """A session to try.
+
+    client: the address it would come from, "" for a Unix socket.  client_name: its name in the DNS.  message: None
+    ends the trial before DATA; CRLF line ends.  tls: None for a session in clear text.  is_implicit: TLS comes first.
+    user: who signs in, "" for nobody; the password is taken for right.
+    """
 
     sender: str
     recipients: Sequence[str]
     client: str = "192.0.2.1"
     helo: str = "client.example"
     message: bytes | None = None
+    client_name: str = ""
+    tls: Tls | None = None
+    is_implicit: bool = False
+    user: str = ""
 
 
 @dataclass(slots=True)
 class TrialStep:
     """One command and what came of it. reply: exactly as sent, its lines separated by "\\n".  rule: the policy or rule
     that decided, "" if it was the protocol itself.  where: the line of the config.  lands_in: paths.  notes: what
-    monitored policies would have said."""
+    monitored policies would have said, and why rules did not match.  conditions: what the rule asks that decided."""
 
     command: str
     reply: str
@@ -44,6 +55,7 @@ class TrialStep:
     where: str = ""
     lands_in: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    conditions: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def code(self) -> int:
@@ -64,6 +76,28 @@ class _DrySink(DiscardSink):
         return self._real.locate(destination)
 
 
+class _Doorkeeper:
+    """Accounts that take everybody for whom he says he is."""
+
+    def __init__(self, real: Authenticator, user: str) -> None:
+        self.mechanisms = real.mechanisms
+        self._user = user
+
+    def begin(self, mechanism: str, session: Session, binding: ChannelBinding | None) -> _Welcome:
+        return _Welcome(self._user)
+
+
+@dataclass(frozen=True, slots=True)
+class _Welcome:
+    user: str
+
+    def respond(self, response: bytes | None) -> Authenticated:
+        return Authenticated(self.user)
+
+    def cancel(self) -> None:
+        """Never comes to that: the first answer is the last."""
+
+
 class Notes:
     """The log of what is tried: what policies in monitor mode report becomes part of the answer."""
 
@@ -82,23 +116,31 @@ class Notes:
         return None
 
 
-async def run(service: Service, question: Question, notes: Notes) -> list[TrialStep]:
+#: (transaction, forward-path) -> the rules that were asked before the one that decided, each with why it did not.
+Missed = Callable[[Transaction, Address], Sequence[tuple[Rule, str]]]
+
+
+async def run(service: Service, question: Question, notes: Notes, missed: Missed = lambda *_: ()) -> list[TrialStep]:
     """Play the session; the steps in order. Ends where the daemon would end it, or has nothing left to decide.
 
-    notes: the log that the service was built with.
+    notes: the log that the service was built with.  missed: asked for each recipient that was refused.
     """
     sinks: Mapping[str, Sink] = {name: _DrySink(sink) for name, sink in service.sinks.items()}
-    return await _Trial(replace(service, sinks=sinks, client_names=None), question, notes).run()
+    authenticator = service.authenticator and _Doorkeeper(service.authenticator, question.user)
+    service = replace(service, sinks=sinks, client_names=None, authenticator=authenticator)
+    return await _Trial(service, question, notes, missed).run()
 
 
 class _Trial:
-    def __init__(self, service: Service, question: Question, notes: Notes) -> None:
+    def __init__(self, service: Service, question: Question, notes: Notes, missed: Missed) -> None:
         self._service = service
         self._question = question
         self._notes = notes
+        self._missed = missed
         self._steps: list[TrialStep] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._dialogue = Dialogue(service, Peer(question.client, 0), self._spawn, lambda: None)
+        self._dialogue.receiver.session.client_name = question.client_name
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -114,20 +156,53 @@ class _Trial:
 
     async def _play(self) -> None:
         question = self._question
+        if question.tls is not None and question.is_implicit:
+            self._dialogue.secure(question.tls, None)
         self._dialogue.advance()
-        if not await self._keep("connect"):
+        if not (await self._keep("connect") and await self._introduce()):
             return
         # SMTPUTF8 is asked for where an address needs it, as a client would.
         utf8 = "" if question.sender.isascii() and "".join(question.recipients).isascii() else " SMTPUTF8"
-        greeting = "LHLO" if self._service.dialect.is_lmtp else "EHLO"
-        for command in (f"{greeting} {question.helo}", f"MAIL FROM:<{question.sender}>{utf8}"):
-            if not await self._say(command):
-                return
-        accepted = [await self._say(f"RCPT TO:<{recipient}>") for recipient in question.recipients]
+        if not await self._say(f"MAIL FROM:<{question.sender}>{utf8}"):
+            return
+        accepted = [await self._say_rcpt(recipient) for recipient in question.recipients]
         if question.message is not None and any(accepted) and await self._say("DATA"):
             stuffed = (b"\r\n" + question.message).replace(b"\r\n.", b"\r\n..")[2:]
             end = b"" if stuffed.endswith(b"\r\n") or not stuffed else b"\r\n"
             await self._say("message", stuffed + end + b".")
+
+    async def _introduce(self) -> bool:
+        """Everything before the first message: who we are, and that nobody listens."""
+        question, dialect = self._question, self._service.dialect
+        greeting = f"{'LHLO' if dialect.is_lmtp else 'EHLO'} {question.helo}"
+        if not await self._say(greeting):
+            return False
+        if question.tls is not None and not question.is_implicit:
+            if not await self._say("STARTTLS"):
+                return False
+            self._dialogue.secure(question.tls, None)
+            if not await self._say(greeting):
+                return False
+        if not question.user:
+            return True
+        mechanisms = dialect.at(Security.CLEAR if question.tls is None else Security.TLS).options.mechanisms
+        mechanism = mechanisms[0] if mechanisms else "PLAIN"
+        return await self._say(f"AUTH {mechanism} ({question.user})", f"AUTH {mechanism} =".encode())
+
+    async def _say_rcpt(self, recipient: str) -> bool:
+        is_accepted = await self._say(f"RCPT TO:<{recipient}>")
+        transaction, step = self._dialogue.receiver.transaction, self._steps[-1]
+        parsed = parse_forward_path(f"<{recipient}>", self._service.dialect.options.to_ascii)
+        if transaction is None or parsed is None:
+            return is_accepted
+        route = self._service.router.route(transaction, parsed[0])
+        if route.rule.name == step.rule:  # no policy was faster
+            step.lands_in = [self._service.sinks[to.sink].locate(to) for to in route.destinations]
+            step.notes += [
+                f"not by '{rule.name}'{f' ({rule.where})' if rule.where else ''}: {condition} does not hold"
+                for rule, condition in self._missed(transaction, parsed[0])
+            ]
+        return is_accepted
 
     async def _say(self, command: str, line: bytes | None = None) -> bool:
         if self._dialogue.protocol.is_closed:
@@ -147,7 +222,6 @@ class _Trial:
         if command.startswith("RCPT") and step.code < 400 and receiver.transaction is not None:
             route = receiver.transaction.envelope.recipients[-1].route
             step.rule, step.where = route.rule.name, route.rule.where
-            step.lands_in = [self._service.sinks[to.sink].locate(to) for to in route.destinations]
         self._steps.append(step)
         return step.code < 400
 

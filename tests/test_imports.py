@@ -96,7 +96,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # `smtpmaild try`: a session without a network, through stores that store nothing
     "trial": Allowed(
-        ours=("smtp.*", "receiver", "dialogue", "envelope", "facts", "sink", "sink.discard"),
+        ours=("smtp.*", "receiver", "dialogue", "envelope", "facts", "sink", "sink.discard", "auth"),
         banned=LOOP_AND_SOCKETS - {"asyncio"},
     ),
     # the file, the log, the one who knows them all

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from receiving import Says, Store, make_service
 
+from smtpmaild.auth import ChannelBinding, Exchange
+from smtpmaild.envelope import ClientCertificate, Rule, Session, Tls, Transaction
 from smtpmaild.idn import to_ascii
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Chain, Mode
+from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.trial import Notes, Question, TrialStep, outcome, run, with_crlf
 
@@ -144,3 +148,81 @@ def test_notes_tell_of_policies_that_break() -> None:
 )
 def test_files_get_the_line_ends_of_the_wire(file: bytes, wire: bytes) -> None:
     assert with_crlf(file) == wire
+
+
+class Accounts:
+    """Knows nobody: the trial must not ask it."""
+
+    mechanisms = ("LOGIN",)
+
+    def begin(self, mechanism: str, session: Session, binding: ChannelBinding | None) -> Exchange:
+        raise AssertionError("asked for a password")
+
+
+def known(question: Question, **options: Any) -> tuple[list[TrialStep], list[Session]]:
+    """The steps of a session at a listener with TLS and accounts, and the session as policies saw it at MAIL."""
+    seen: list[Session] = []
+
+    class Witness(Policy):
+        name = "witness"
+
+        def mail(self, transaction: Transaction) -> None:
+            seen.append(replace(transaction.session))
+
+    notes = Notes()
+    options = {"starttls": True, "requires_tls": True, "requires_auth": True, "mechanisms": ("LOGIN",), **options}
+    service = make_service(options=options, authenticator=Accounts())
+    service = replace(service, chain=Chain.compile([(Witness(), Mode.ENFORCE)], notes), log=notes)
+    return asyncio.run(run(service, question, notes)), seen
+
+
+ENCRYPTED = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", client=ClientCertificate("CN=a", "00"))
+
+
+def test_a_client_that_proves_who_it_is() -> None:
+    question = Question("a@c.example", TO, tls=ENCRYPTED, user="alice", client_name="c.example")
+    steps, (session,) = known(question)
+    assert words(steps) == [
+        "connect 220", "EHLO 250", "STARTTLS 220", "EHLO 250", "AUTH 235", "MAIL 250", "RCPT 250"
+    ]  # fmt: skip
+    assert steps[4].command == "AUTH LOGIN (alice)"
+    assert (session.tls, session.user, session.client_name) == (ENCRYPTED, "alice", "c.example")
+
+
+def test_tls_may_come_first() -> None:
+    steps, (session,) = known(Question("", TO, tls=ENCRYPTED, is_implicit=True, user="alice"), starttls=False)
+    assert words(steps) == ["connect 220", "EHLO 250", "AUTH 235", "MAIL 250", "RCPT 250"]
+    assert session.tls == ENCRYPTED
+
+
+@pytest.mark.parametrize(
+    ("question", "last"),
+    [
+        (Question("", TO), "MAIL 530"),
+        (Question("", TO, user="alice"), "AUTH 538"),
+        (Question("", TO, tls=ENCRYPTED), "MAIL 530"),
+    ],
+)
+def test_who_does_not_goes_no_further(question: Question, last: str) -> None:
+    steps, seen = known(question)
+    assert words(steps)[-1] == last
+    assert seen == []
+
+
+def test_a_session_without_starttls_ends_where_it_is_asked_for() -> None:
+    steps, _ = known(Question("", TO, tls=ENCRYPTED), starttls=False, requires_tls=False)
+    assert words(steps)[-1] == "STARTTLS 500"
+
+
+def test_rules_that_did_not_match_are_notes() -> None:
+    notes = Notes()
+
+    def missed(transaction: Transaction, forward_path: Address) -> list[tuple[Rule, str]]:
+        assert transaction.envelope.reverse_path.is_null
+        return [(Rule("first", "smtp.yaml:1"), "tls"), (Rule("second"), f"to {forward_path.domain}")]
+
+    service = replace(make_service(), log=notes)
+    (*_, last) = asyncio.run(run(service, Question("", ["mail@refused.example"]), notes, missed))
+    assert last.notes == [
+        "not by 'first' (smtp.yaml:1): tls does not hold", "not by 'second': to refused.example does not hold"
+    ]  # fmt: skip

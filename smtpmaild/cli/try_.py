@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING
 
@@ -15,8 +15,8 @@ from smtpmaild.cli.options import config_option, read_config
 
 if TYPE_CHECKING:
     from smtpmaild.config import Config
-    from smtpmaild.facts import Log
-    from smtpmaild.receiver import Service
+    from smtpmaild.config.listeners import Listener
+    from smtpmaild.envelope import Tls
     from smtpmaild.trial import TrialStep
 
 #: What came of it -> exit status (75 is EX_TEMPFAIL, 77 EX_NOPERM).
@@ -36,6 +36,17 @@ DIGIT = {"defer": 4, "reject": 5}
 @click.option(
     "--helo", default="client.example", show_default=True, metavar="NAME", help="What the client calls itself."
 )
+@click.option(
+    "--tls/--no-tls",
+    "with_tls",
+    default=None,
+    help="Encrypted or not; by default where the listener, or --user, needs it.",
+)
+@click.option("--user", default="", metavar="NAME", help="Who signs in; the password is taken for right.")
+@click.option("--client-name", default="", metavar="NAME", help="The client's name in the DNS; nothing is looked up.")
+@click.option(
+    "--client-certificate", default="", metavar="NAME", help="Subject or SHA-256 fingerprint of what the client shows."
+)
 @click.option("--message", type=click.File("rb"), help="A message to go with it, or - for standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def try_(
@@ -45,6 +56,10 @@ def try_(
     client: str,
     listener: str | None,
     helo: str,
+    with_tls: bool | None,
+    user: str,
+    client_name: str,
+    client_certificate: str,
     message: IO[bytes] | None,
     as_json: bool,
 ) -> None:
@@ -56,22 +71,32 @@ def try_(
     """
     import asyncio
 
+    from smtpmaild import app
+    from smtpmaild.envelope import Peer
     from smtpmaild.trial import Notes, Question, outcome, run, with_crlf
 
     config = read_config(path)
     content = None if message is None else with_crlf(message.read())
+    door = _listener(config, listener)
     question = Question(
         _address(sender, "--from"),
         [_address(one, "--to") for one in recipients],
         _ip(client),
         _printable(helo, "--helo"),
         content,
+        client_name=_printable(client_name, "--client-name"),
+        tls=_tls(config, door, with_tls, user, client_certificate),
+        is_implicit=door.tls == "implicit",
+        user=_user(config, door, user),
     )
     notes = Notes()
-    name, service = _service(config, listener, notes)
-    steps = asyncio.run(run(service, question, notes))
+    built = app.build(config, notes)
+    service = built.doors[door.name].service_for(Peer(question.client))
+    steps = asyncio.run(run(service, question, notes, built.routing.missed))
     for step in steps:
-        step.where = step.where or _place_of_policy(config, step.rule)
+        step.where = step.where or _place_of_policy(config, door, step.rule)
+        step.conditions = _conditions(config, step)
+    name = door.name
     verdict = outcome(steps)
     click.echo(_as_json(steps, verdict, name) if as_json else _as_text(steps, verdict, name, client or "this machine"))
     sys.exit(STATUS[verdict])
@@ -99,18 +124,77 @@ def _ip(text: str) -> str:
     return str(mapped or address)
 
 
-def _service(config: Config, listener: str | None, log: Log) -> tuple[str, Service]:
-    from smtpmaild import app
+def _listener(config: Config, name: str | None) -> Listener:
+    listeners = {listener.name: listener for listener in config.listeners}
+    if name is None:
+        return config.listeners[0]
+    if name not in listeners:
+        raise click.BadParameter(f"there is no listener {name!r}, only {', '.join(listeners)}", param_hint="--listener")
+    return listeners[name]
 
-    doors = app.build(config, log).doors
-    name = listener or config.listeners[0].name
-    if name not in doors:
-        raise click.BadParameter(f"there is no listener {name!r}, only {', '.join(doors)}", param_hint="--listener")
-    return name, doors[name].service
+
+def _tls(config: Config, door: Listener, with_tls: bool | None, user: str, certificate: str) -> Tls | None:
+    """The encryption of the session, as a client has it that gets what it wants."""
+    from smtpmaild.config.check_tls import clients_of
+    from smtpmaild.config.names import certificate_name
+    from smtpmaild.envelope import ClientCertificate, Tls
+
+    if door.tls == "none" and (with_tls or certificate):
+        option = "--tls" if with_tls else "--client-certificate"
+        raise click.BadParameter(f"listener {door.name!r} has no TLS", param_hint=option)
+    if with_tls is False and (door.tls == "implicit" or certificate):
+        why = "with --client-certificate" if certificate else f"at listener {door.name!r}, where TLS comes first"
+        raise click.BadParameter(f"there is no session without TLS {why}", param_hint="--no-tls")
+    is_needed = door.tls in ("required", "implicit") or (door.tls == "optional" and bool(user or certificate))
+    if not (is_needed if with_tls is None else with_tls):
+        return None
+    if not certificate and clients_of(config, door) == "require":
+        why = f"listener {door.name!r} ends a handshake without a certificate: say which one the client shows"
+        raise click.BadParameter(why, param_hint="--client-certificate")
+    try:
+        name = certificate_name(certificate) if certificate else ""
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--client-certificate") from None
+    client = ClientCertificate(name, name) if name else None
+    return Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, client=client)
 
 
-def _place_of_policy(config: Config, rule: str) -> str:
-    return config.where("policies", rule) if rule in config.policies.model_fields_set else ""
+def _user(config: Config, door: Listener, user: str) -> str:
+    from smtpmaild.config.signing_in import login
+
+    if not user:
+        return ""
+    if door.auth == "none":
+        raise click.BadParameter(f"nobody can sign in at listener {door.name!r}: it has no 'auth'", param_hint="--user")
+    name, doubt = login(config, _printable(user, "--user"))
+    if doubt:
+        click.echo(f"warning: {doubt}", err=True)
+    return name
+
+
+def _place_of_policy(config: Config, door: Listener, rule: str) -> str:
+    """The line that turns a policy on: of the listener, of the section for all, or none where nobody mentions it."""
+    number = config.listeners.index(door)
+    document = config.document
+    if document is not None and rule in config.policies.options():
+        for loc in (("listeners", number, "policies", rule), ("policies", rule)):
+            if document.has(loc):
+                return document.where(loc)
+        if rule in door.policies.model_fields_set:
+            return f"role {door.role}"
+    return ""
+
+
+def _conditions(config: Config, step: TrialStep) -> dict[str, object]:
+    """What the relay rule asks that decided a step, as the file has it."""
+    for number, rule in enumerate(config.relay_rules):
+        if rule.name == step.rule and config.where("relay_rules", number) == step.where:
+            asked = rule.model_dump(mode="json", exclude_unset=True, exclude=_DECISIONS)
+            return {key: value for key, value in asked.items() if value not in ([], None)}
+    return {}
+
+
+_DECISIONS = {"name", "deliver", "reject", "defer", "relay"}
 
 
 def _as_json(steps: Sequence[TrialStep], verdict: str, listener: str) -> str:
@@ -123,9 +207,17 @@ def _as_text(steps: Sequence[TrialStep], verdict: str, listener: str, client: st
         command = f"connect from {client} to listener {listener}" if step.command == "connect" else step.command
         lines += [command, *_reply(step)]
         lines += [f"    decided by {_decided_by(step)}"] if step.rule or step.code >= 400 else []
+        lines += [f"    which asks for {_shown(step.conditions)}"] if step.conditions else []
         lines += [f"    lands in {path}" for path in step.lands_in]
         lines += [f"    note: {note}" for note in step.notes]
     return "\n".join([*lines, "", _conclusion(steps, verdict)])
+
+
+def _shown(conditions: Mapping[str, object]) -> str:
+    return "; ".join(
+        f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else str(value).lower()}"
+        for key, value in conditions.items()
+    )
 
 
 def _reply(step: TrialStep) -> list[str]:

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from smtpmaild.auth.accounts import Accounts, UsersFileError
+from smtpmaild.auth.accounts import Accounts, UsersFileError, canonical
 from smtpmaild.auth.users_file import read
 from smtpmaild.config.findings import Finding, Findings
 from smtpmaild.config.models import Config
@@ -104,6 +104,21 @@ def _dovecot_socket(config: Config) -> Findings:
         problem = error.strerror or ""
     if problem:
         yield Finding(("accounts", "dovecot_socket"), f"{path}: {problem}", "warning")
+
+
+def login(config: Config, user: str) -> tuple[str, str]:
+    """Who signs in by this name, as the accounts write it, and what is doubtful about that: for `smtpmaild try`."""
+    path = config.accounts.users_file if config.accounts is not None else None
+    if path is None:
+        return user, ""
+    try:
+        accounts, _ = read(path)
+    except (OSError, UsersFileError) as error:
+        return user, f"cannot tell whether there is an account '{user}': {error}"
+    account = accounts.by_name.get(canonical(user))
+    if account is None:
+        return user, f"there is no account '{user}' in {path}: it could not sign in"
+    return account.name, "" if account.password is not None else f"the account '{user}' in {path} is locked"
 
 
 SIGNING_IN_CHECKS: Sequence[Callable[[Config], Findings]] = (

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from smtpmaild.envelope import Route, Transaction
+from smtpmaild.envelope import Route, Rule, Transaction
 from smtpmaild.routing.local_domains import NO_SUCH_MAILBOX, LocalDomain, LocalDomains
 from smtpmaild.routing.names import fold
 from smtpmaild.routing.relay_rules import NULL_SENDER, RELAYING_DENIED, Deliver, Refuse, RelayRule, RelayRules
@@ -59,3 +59,9 @@ class Routing:
         """Where mail for this address ends: mailboxes with their domains; empty for addresses that are not local."""
         route = self._local_domains.route(address)
         return [(to.mailbox, to.domain) for to in route.destinations] if route is not None else ()
+
+    def missed(self, transaction: Transaction, forward_path: Address) -> Sequence[tuple[Rule, str]]:
+        """The relay rules that were asked and did not match, each with a condition that did not hold."""
+        if self._local_domains.route(forward_path) is not None:
+            return ()
+        return [*self._relay_rules.missed(transaction, forward_path)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -68,8 +68,9 @@ class RelayRules:
         self._hostname = hostname
         self._by_domain: dict[str, list[_CompiledRule]] = {}
         self._others: list[_CompiledRule] = []
-        for order, rule in enumerate(rules):
-            compiled = _CompiledRule(order, rule, _checks(rule))
+        self._all = [_CompiledRule.of(order, rule) for order, rule in enumerate(rules)]
+        for compiled in self._all:
+            rule = compiled.rule
             if rule.recipient_addresses or not rule.recipient_domains or "*" in "".join(rule.recipient_domains):
                 self._others.append(compiled)
             else:
@@ -85,6 +86,14 @@ class RelayRules:
                 return self._carry_out(compiled.rule, forward_path)
         return _NO_RULE_MATCHED
 
+    def missed(self, transaction: Transaction, forward_path: Address) -> Iterator[tuple[Rule, str]]:
+        """The rules that were asked and did not match, each with the first of its conditions that did not hold."""
+        for compiled in self._all:
+            holds = [check(transaction, forward_path) for check in compiled.checks]
+            if all(holds):
+                return
+            yield compiled.rule.rule, compiled.conditions[holds.index(False)]
+
     def _carry_out(self, rule: RelayRule, forward_path: Address) -> Route:
         if isinstance(rule.action, Refuse):
             return Route(rule.rule, rule.action.reply)
@@ -98,41 +107,56 @@ _Check = Callable[[Transaction, Address], bool]
 
 @dataclass(frozen=True, slots=True)
 class _CompiledRule:
+    """conditions: beside each check, how the config calls what it asks."""
+
     order: int
     rule: RelayRule
     checks: tuple[_Check, ...]
+    conditions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, order: int, rule: RelayRule) -> _CompiledRule:
+        checks = _checks(rule)
+        return cls(order, rule, tuple(checks.values()), tuple(checks))
 
 
-def _checks(rule: RelayRule) -> tuple[_Check, ...]:
+def _checks(rule: RelayRule) -> dict[str, _Check]:
     """One function for each criterion that the rule gives, the cheapest first."""
-    checks: list[_Check] = []
+    checks: dict[str, _Check] = {}
     if rule.listeners:
-        checks.append(lambda transaction, _: transaction.session.listener in rule.listeners)
+        checks["listeners"] = lambda transaction, _: transaction.session.listener in rule.listeners
     if rule.authenticated is not None:
-        checks.append(lambda transaction, _: bool(transaction.session.user) is rule.authenticated)
+        checks["authenticated"] = lambda transaction, _: bool(transaction.session.user) is rule.authenticated
     if rule.users:
         users = frozenset(map(fold, rule.users))
-        checks.append(lambda transaction, _: fold(transaction.session.user) in users)
+        checks["users"] = lambda transaction, _: fold(transaction.session.user) in users
     if rule.tls is not None:
-        checks.append(lambda transaction, _: (transaction.session.tls is not None) is rule.tls)
+        checks["tls"] = lambda transaction, _: (transaction.session.tls is not None) is rule.tls
     if rule.client_certificates:
         certificates = frozenset(map(str.casefold, rule.client_certificates))
-        checks.append(
-            lambda transaction, _: not certificates.isdisjoint(_names_of_certificate(transaction.session.tls))
+        checks["client_certificates"] = lambda transaction, _: (
+            not certificates.isdisjoint(_names_of_certificate(transaction.session.tls))
         )
     if rule.client_names:
         names = ByDomain(dict.fromkeys(rule.client_names, True))
-        checks.append(lambda transaction, _: bool(names.find(transaction.session.client_name.lower())))
+        checks["client_names"] = lambda transaction, _: bool(names.find(transaction.session.client_name.lower()))
     if rule.recipient_domains or rule.recipient_addresses:
         recipients = _Addresses(rule.recipient_domains, rule.recipient_addresses)
-        checks.append(lambda _, forward_path: forward_path in recipients)
+        key = _key("to", rule.recipient_domains, rule.recipient_addresses)
+        checks[key] = lambda _, forward_path: forward_path in recipients
     if rule.sender_domains or rule.sender_addresses:
         senders = _Addresses(rule.sender_domains, rule.sender_addresses)
-        checks.append(lambda transaction, _: transaction.envelope.reverse_path in senders)
+        key = _key("from", rule.sender_domains, rule.sender_addresses)
+        checks[key] = lambda transaction, _: transaction.envelope.reverse_path in senders
     if rule.from_networks:
         networks = _Networks(rule.from_networks)
-        checks.append(lambda transaction, _: transaction.session.peer.ip in networks)
-    return tuple(checks)
+        checks["from_networks"] = lambda transaction, _: transaction.session.peer.ip in networks
+    return checks
+
+
+def _key(side: str, domains: Sequence[str], addresses: Sequence[str]) -> str:
+    given = ("domains" if domains else "", "addresses" if addresses else "")
+    return " or ".join(f"{side}_{what}" for what in given if what)
 
 
 def _names_of_certificate(tls: Tls | None) -> tuple[str, ...]:

@@ -74,6 +74,7 @@ def test_an_accepted_recipient(run: Runner) -> None:
         "where": "mx.yaml:13",
         "lands_in": ["/var/spool/smtpmaild/mail/example.com/alice"],
         "notes": [],
+        "conditions": {},
     }
     ehlo = found["steps"][1]["reply"].split("\n")
     assert "250-PIPELINING" in ehlo  # the exact reply, whole
@@ -239,3 +240,135 @@ def test_a_deferral_and_a_message_that_is_taken(run: Runner) -> None:
     assert told(ran)[-1].startswith("defer: RCPT TO:<x@partner.example> is answered 450 4.7.1 Come back")
     ran = run("try", "-c", MX, "--to", "alice@example.com", "--message", "-", stdin=b"x\n")
     assert told(ran)[-1] == "accept: 1 of 1 recipients accepted, the message too"
+
+
+# Who the client is
+
+DOORS = """\
+hostname: mx.example.com
+listeners:
+  - {name: mx, listen: ["127.0.0.1:2525"], tls: optional, reverse_dns: true}
+  - {name: submission, listen: ["127.0.0.1:2587"], role: submission}
+  - {name: submissions, listen: ["127.0.0.1:2465"], role: submission, tls: implicit, policies: {senders: {own: false}}}
+  - {name: plain, listen: ["127.0.0.1:2526"], auth: optional, auth_without_tls: true}
+  - {name: lmtp, listen: [./lmtp.sock], role: lmtp}
+tls: {self_signed: true}
+accounts: {users_file: users}
+local_domains:
+  example.com: {deliver: mail, mailboxes: [alice, bob]}
+deliver_to:
+  mail: {type: maildir, path: "/srv/mail/{domain}/{mailbox}"}
+  nothing: {type: discard}
+relay_rules:
+  - {name: alice's list, users: [alice], to_domains: [partner.example], deliver: nothing}
+  - {name: signed in, authenticated: true, tls: true, deliver: nothing}
+  - {name: office, client_names: ["*.office.example"], to_domains: [partner.example], deliver: nothing}
+"""
+
+
+#: Of a password that nobody has.
+HASH = "$2b$05$TItgHmey35RESv38MquY5Oku1fkSyA0g9LIaSCO/0OnZWI1SItBw2"
+
+
+@pytest.fixture
+def doors(tmp_path: Path) -> str:
+    (tmp_path / "users").write_text(f"Alice:{HASH}\nlocked:*\n")
+    (tmp_path / "users").chmod(0o600)
+    path = tmp_path / "doors.yaml"
+    path.write_text(DOORS)
+    return str(path)
+
+
+TO_ALICE = ("--to", "alice@example.com")
+BY_ALICE = ("--from", "alice@example.com", "--user", "alice")
+SESSIONS = [
+    # arguments, the commands and what they are answered
+    (["--listener", "mx"], "connect 220, EHLO 250, MAIL 250, RCPT 250"),
+    (["--listener", "mx", "--tls"], "connect 220, EHLO 250, STARTTLS 220, EHLO 250, MAIL 250, RCPT 250"),
+    # The role wants both; what is not said is what a client would do.
+    (["--listener", "submission"], "connect 220, EHLO 250, STARTTLS 220, EHLO 250, MAIL 530"),
+    (["--listener", "submission", "--no-tls"], "connect 220, EHLO 250, MAIL 530"),
+    (["--listener", "submission", *BY_ALICE],
+     "connect 220, EHLO 250, STARTTLS 220, EHLO 250, AUTH 235, MAIL 250, RCPT 250"),
+    (["--listener", "submission", *BY_ALICE, "--no-tls"], "connect 220, EHLO 250, AUTH 538"),
+    (["--listener", "submission", "--user", "alice", "--from", "bob@example.com"],
+     "connect 220, EHLO 250, STARTTLS 220, EHLO 250, AUTH 235, MAIL 553"),
+    (["--listener", "submissions", "--user", "alice"], "connect 220, EHLO 250, AUTH 235, MAIL 250, RCPT 250"),
+    (["--listener", "submissions", *BY_ALICE], "connect 220, EHLO 250, AUTH 235, MAIL 553"),
+    (["--listener", "plain", *BY_ALICE], "connect 220, EHLO 250, AUTH 235, MAIL 250, RCPT 250"),
+    (["--listener", "lmtp"], "connect 220, LHLO 250, MAIL 250, RCPT 250"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "expected"), SESSIONS)
+def test_the_session_of_each_door(run: Runner, doors: str, arguments: list[str], expected: str) -> None:
+    _, found = asked(run, doors, *TO_ALICE, *arguments)
+    steps = [f"{step['command'].split(' ')[0]} {step['reply'][:3]}" for step in found["steps"]]
+    assert ", ".join(steps) == expected
+
+
+def test_a_rule_says_what_it_asks_for_and_others_why_not(run: Runner, doors: str) -> None:
+    ran = run("try", "-c", doors, "--listener", "submission", "--user", "ALICE", "--to", "x@far.example")
+    begin = told(ran).index("AUTH PLAIN (Alice)")
+    assert told(ran)[begin : begin + 6] == [
+        "AUTH PLAIN (Alice)",
+        "    235 2.7.0 Authentication succeeded",
+        "MAIL FROM:<>",
+        "    250 2.1.0 sender <> OK",
+        "RCPT TO:<x@far.example>",
+        "    250 2.1.5 recipient x@far.example OK",
+    ]
+    assert "    decided by signed in (doors.yaml:17)" in told(ran)
+    assert "    which asks for authenticated: true; tls: true" in told(ran)
+    assert "    note: not by 'alice's list' (doors.yaml:16): to_domains does not hold" in told(ran)
+    _, found = asked(run, doors, "--listener", "submission", "--user", "alice", "--to", "x@partner.example")
+    assert found["steps"][-1]["conditions"] == {"users": ["alice"], "to_domains": ["partner.example"]}
+    assert found["steps"][-1]["notes"] == []
+
+
+def test_the_name_of_the_client_is_told_not_looked_up(run: Runner, doors: str) -> None:
+    step = last_step(run, doors, "--to", "x@partner.example", "--client-name", "printer.office.example")
+    assert (step["rule"], step["where"]) == ("office", "doors.yaml:18")
+    step = last_step(run, doors, "--to", "x@partner.example")
+    assert step["rule"] == "no relay rule matched"
+    assert step["notes"][-1] == "not by 'office' (doors.yaml:18): client_names does not hold"
+
+
+def test_a_policy_of_the_role_names_it(run: Runner, doors: str) -> None:
+    step = last_step(run, doors, "--listener", "submission", "--user", "alice", "--from", "b@c.example", *TO_ALICE)
+    assert (step["rule"], step["where"]) == ("senders", "role submission")
+    step = last_step(run, doors, "--listener", "submissions", *BY_ALICE, *TO_ALICE)
+    assert (step["rule"], step["where"]) == ("senders", "doors.yaml:5")
+
+
+@pytest.mark.parametrize(
+    ("user", "warning"),
+    [
+        ("nobody", "warning: there is no account 'nobody' in {users}: it could not sign in\n"),
+        ("Locked", "warning: the account 'Locked' in {users} is locked\n"),
+        ("alice", ""),
+    ],
+)
+def test_who_has_no_account_is_doubted(run: Runner, doors: str, user: str, warning: str) -> None:
+    ran = run("try", "-c", doors, "--listener", "submission", "--user", user, *TO_ALICE)
+    assert ran.status == 0
+    assert ran.err == warning.format(users=Path(doors).parent / "users")
+
+
+NONSENSE = [
+    (["--listener", "lmtp", "--tls"], "--tls: listener 'lmtp' has no TLS"),
+    (["--listener", "lmtp", "--client-certificate", "CN=a"], "--client-certificate: listener 'lmtp' has no TLS"),
+    (["--client-certificate", "printer"], "--client-certificate: 'printer' is neither a SHA-256 fingerprint"),
+    (["--client-certificate", "CN=a", "--no-tls"], "--no-tls: there is no session without TLS with"),
+    (["--listener", "submissions", "--no-tls"], "--no-tls: there is no session without TLS at listener 'submissions'"),
+    (["--user", "alice"], "--user: nobody can sign in at listener 'mx': it has no 'auth'"),
+    (["--listener", "plain", "--user", "a\nb"], "--user: 'a\\nb' contains what cannot be typed"),
+    (["--listener", "none"], "--listener: there is no listener 'none', only mx, submission, submissions, plain, lmtp"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "expected"), NONSENSE)
+def test_nonsense_is_refused(run: Runner, doors: str, arguments: list[str], expected: str) -> None:
+    ran = run("try", "-c", doors, *TO_ALICE, *arguments)
+    assert ran.status == 64
+    assert f"Invalid value for {expected}" in ran.err

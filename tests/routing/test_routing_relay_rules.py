@@ -247,3 +247,30 @@ def test_first_match_decides_however_it_is_found(to: str, expected: str) -> None
         RelayRule(Rule("c, too late"), STORED, recipient_domains=["c.example", "d.example"]),
     ]
     assert Routing([], rules).route(transaction(), recipient(to)).rule.name == expected
+
+
+def test_why_rules_did_not_match() -> None:
+    rules = [
+        RelayRule(Rule("door"), STORED, listeners=frozenset({"other"})),
+        RelayRule(Rule("who"), STORED, authenticated=True, tls=True),
+        RelayRule(Rule("encrypted"), STORED, authenticated=False, tls=True),
+        RelayRule(Rule("to"), STORED, recipient_domains=["x.example"], recipient_addresses=["a@y.example"]),
+        RelayRule(Rule("to one"), STORED, recipient_addresses=["a@y.example"]),
+        RelayRule(Rule("from"), STORED, sender_domains=["x.example"]),
+        RelayRule(Rule("net"), STORED, from_networks=[network("10.0.0.0/8")]),
+        RelayRule(Rule("this one"), STORED, from_networks=[network("192.0.2.0/24")]),
+        RelayRule(Rule("not asked"), STORED, listeners=frozenset({"other"})),
+    ]
+    routing = Routing([LocalDomain("here.example", Rule("local"), "mail")], rules)
+    assert [
+        (rule.name, condition) for rule, condition in routing.missed(transaction(), recipient("b@far.example"))
+    ] == [
+        ("door", "listeners"),
+        ("who", "authenticated"),
+        ("encrypted", "tls"),
+        ("to", "to_domains or to_addresses"),
+        ("to one", "to_addresses"),
+        ("from", "from_domains"),
+        ("net", "from_networks"),
+    ]
+    assert routing.missed(transaction(), recipient("b@here.example")) == ()
