@@ -223,6 +223,58 @@ def test_postfix_hands_over(daemon: Daemon, needs_program: NeedsProgram, path: s
     assert fact["helo"] == "relay.example.net"
 
 
+DOVECOT = """\
+base_dir = {folder}/run
+state_dir = {folder}/state
+log_path = {folder}/log
+ssl = no
+protocols = lmtp
+lmtp_proxy = yes
+passdb {{
+  driver = static
+  args = proxy=y host=127.0.0.3 port={port} protocol=lmtp nopassword=y
+}}
+service lmtp {{
+  unix_listener {folder}/lmtp.sock {{
+    mode = 0600
+  }}
+}}
+"""
+
+
+@pytest.mark.debian
+@pytest.mark.skipif(os.geteuid() != 0, reason="Dovecot starts as root only")
+def test_dovecot_passes_on(daemon: Daemon, needs_program: NeedsProgram) -> None:
+    """Its LMTP proxy keeps one transaction for all, pipelines, and hands our replies back."""
+    needs_program("/usr/lib/dovecot/lmtp")
+    program = needs_program("dovecot")
+    with open_folder() as folder:
+        settings = folder / "dovecot.conf"
+        settings.write_text(DOVECOT.format(folder=folder, port=daemon.port("lmtp")))
+        with subprocess.Popen([program, "-F", "-c", settings]) as proxy:
+            try:
+                end = time.monotonic() + PATIENCE
+                while not (folder / "lmtp.sock").exists():
+                    assert proxy.poll() is None and time.monotonic() < end
+                    time.sleep(0.05)
+                with smtplib.LMTP(str(folder / "lmtp.sock")) as client:
+                    client.ehlo("client.example")
+                    client.mail("a@client.example")
+                    recipients = ["dovecot1@example.com", "broken@example.com", "dovecot2@example.com"]
+                    assert [client.rcpt(recipient)[0] for recipient in recipients] == [250] * 3
+                    assert client.rcpt("a@elsewhere.example")[0] == 550
+                    replies = [client.data(TEXT), client.getreply(), client.getreply()]
+            finally:
+                proxy.terminate()
+    assert [code for code, _ in replies] == [250, 451, 250]
+    assert replies[1][1].endswith(b"Message could not be stored, try again later")
+    for mailbox in ("dovecot1", "dovecot2"):
+        (stored,) = daemon.stored(mailbox)
+        assert stored.endswith(TEXT.encode())
+    (fact,) = facts_of(daemon, recipients[0])
+    assert fact["recipients"] == recipients
+
+
 def test_example_has_the_lines_that_were_tried() -> None:
     example = (ROOT / "config" / "examples" / "lmtp-behind-postfix.yaml").read_text()
     for line in (
