@@ -25,14 +25,15 @@ EX_UNAVAILABLE = 69
 def healthcheck(path: str, timeout: float) -> None:
     """Connect to the daemon and wait for its greeting.
 
-    Exit status: 0 if a listener of the configuration greets with 220, else 69.
+    Exit status: 0 if a listener of the configuration greets with 220, else 69. One with proxy_protocol is asked only
+    if there is no other, and must have the address of this machine among its trusted_proxies.
     """
     from smtpmaild.config.sockets import InheritedSocket
     from smtpmaild.server.probe import probe
 
     config = read_config(path)
     reachable = [
-        (listener.greeting_delay, str(address))
+        (listener.proxy_protocol, listener.tls == "implicit", listener.greeting_delay, str(address))
         for listener in config.listeners
         for address in listener.listen
         if not isinstance(address, InheritedSocket)
@@ -40,8 +41,8 @@ def healthcheck(path: str, timeout: float) -> None:
     if not reachable:
         click.echo("every listener is an inherited socket, whose address the configuration does not say", err=True)
         sys.exit(EX_UNAVAILABLE)
-    delay, address = min(reachable, key=itemgetter(0))
-    answer = probe(address, delay + timeout)
+    as_proxy, encrypted, delay, address = min(reachable, key=itemgetter(0, 1, 2))
+    answer = probe(address, delay + timeout, as_proxy=as_proxy, encrypted=encrypted)
     click.echo(f"{address}: {answer}")
     if not answer.startswith("220"):
         sys.exit(EX_UNAVAILABLE)

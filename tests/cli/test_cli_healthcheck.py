@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from authority import issue
 from running import Runner
 
 from smtpmaild.server.probe import probe
+from smtpmaild.server.proxy_protocol import Header, parse
 
 Answer = Callable[[socket.socket], None]
 
@@ -126,6 +129,31 @@ def test_other_kinds_of_listeners(listener: Listener, tmp_path: Path) -> None:
     assert probe(address, 1.0).startswith("220 ")
 
 
+def test_listener_behind_a_proxy_is_told_who_asks(listener: Listener) -> None:
+    heard: list[bytes] = []
+
+    def greets_proxies(connection: socket.socket) -> None:
+        heard.append(connection.recv(100))
+        greets(connection)
+
+    assert probe(listener(greets_proxies), 1.0, as_proxy=True).startswith("220 ")
+    assert isinstance(parse(heard[0]), Header)
+
+
+def test_listener_within_tls(listener: Listener, tmp_path: Path) -> None:
+    pair = issue(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+
+    def greets_within_tls(connection: socket.socket) -> None:
+        with context.wrap_socket(connection.dup(), server_side=True) as encrypted:
+            greets(encrypted)
+            encrypted.recv(100)
+
+    assert probe(listener(greets_within_tls), 2.0, encrypted=True) == "220 mx.example.com ready"
+    assert "SSL" in probe(listener(greets), 2.0, encrypted=True)
+
+
 def test_nobody_there(tmp_path: Path) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
@@ -173,6 +201,14 @@ def test_it_asks_who_greets_first(run: Runner, listener: Listener, tmp_path: Pat
     address = listener(greets)
     path = Path(config(tmp_path, "127.0.0.1:1", address))
     path.write_text(path.read_text().replace("{name: l0,", "{name: l0, greeting_delay: 3s,"))
+    assert run("healthcheck", "-c", str(path)).out.startswith(f"{address}: 220 ")
+
+
+def test_it_asks_who_greets_strangers(run: Runner, listener: Listener, tmp_path: Path) -> None:
+    address = listener(greets)
+    path = Path(config(tmp_path, "127.0.0.1:1", address))
+    proxied = "{name: l0, proxy_protocol: true, trusted_proxies: [127.0.0.1],"
+    path.write_text(path.read_text().replace("{name: l0,", proxied))
     assert run("healthcheck", "-c", str(path)).out.startswith(f"{address}: 220 ")
 
 
