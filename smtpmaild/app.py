@@ -350,7 +350,8 @@ def _address(listener: ListenerConfig, address: config_sockets.ListenAddress) ->
     if isinstance(address, config_sockets.TcpAddress):
         return sockets.TcpAddress(address.host, address.port)
     if isinstance(address, config_sockets.InheritedSocket):
-        return sockets.InheritedAddress(address.name)
+        # RFC 2033 §5: LMTP "MUST NOT be used on the TCP service port 25". What others open, check cannot know.
+        return sockets.InheritedAddress(address.name, 25 if listener.protocol == "lmtp" else 0)
     owner, group = listener.socket_owner or "", listener.socket_group or ""
     return sockets.UnixAddress(address.path, listener.socket_mode, owner, group)
 

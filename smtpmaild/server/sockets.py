@@ -46,9 +46,10 @@ class UnixAddress:
 
 @dataclass(frozen=True, slots=True)
 class InheritedAddress:
-    """name: FileDescriptorName= of the systemd socket unit."""
+    """name: FileDescriptorName= of the systemd socket unit.  forbidden_port: one that it must not have, 0 for none."""
 
     name: str
+    forbidden_port: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         return f"systemd:{self.name}"
@@ -147,6 +148,8 @@ class SocketTable:
                     table._keep(self, address)
                 else:
                     table._open(listener, address, backlog, copies)
+                if isinstance(address, InheritedAddress) and address.forbidden_port:
+                    table._refuse_port(listener, address)
         except SocketError:
             table.close_all_but(self)
             raise
@@ -170,6 +173,11 @@ class SocketTable:
             raise SocketError(listener, address, _cause(error, address)) from error
         except LookupError as error:
             raise SocketError(listener, address, str(error.args[0])) from error
+
+    def _refuse_port(self, listener: str, address: InheritedAddress) -> None:
+        for sock in self.get(address):
+            if sock.family != socket.AF_UNIX and sock.getsockname()[1] == address.forbidden_port:
+                raise SocketError(listener, address, f"port {address.forbidden_port} is not for its protocol")
 
     def close_all_but(self, kept: SocketTable | None = None) -> None:
         """Close every socket whose address is not in the other table, and remove the files of Unix sockets.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import smtplib
 import socket
+import ssl
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from authority import issue, write_ca
 from daemons import PATIENCE, ROOT, Daemon, Lines, write_config
 from postfix import open_folder, postfix
 
@@ -163,6 +165,31 @@ def test_socket_that_somebody_else_opened(tmp_path: Path) -> None:
             assert daemon.stop() == 0
     assert daemon.stored("inherited") == [TEXT.encode()]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_over_tls(tmp_path: Path) -> None:
+    """As from a server elsewhere: STARTTLS forgets all, LHLO comes again."""
+    pair = issue(tmp_path)
+    ca = write_ca(tmp_path)
+    listener = f"""
+  - {{name: lmtp, listen: ['127.0.0.3:0'], role: lmtp, tls: required}}
+tls: {{certificates: [{{certificate: {pair.certificate}, key: {pair.key}}}]}}
+"""
+    daemon = Daemon(tmp_path, listeners=listener)
+    try:
+        with smtplib.LMTP("127.0.0.3", daemon.port("lmtp")) as client:
+            client._host = "mx.example.com"  # type: ignore[attr-defined]  # the name that it wants to see
+            client.ehlo("client.example")
+            assert client.mail("")[0] == 530
+            client.starttls(context=ssl.create_default_context(cafile=ca))
+            assert client.mail("")[0] == 503
+            client.ehlo("client.example")
+            assert not client.has_extn("starttls")
+            assert client.sendmail("", ["secret@example.com"], TEXT) == {}
+    finally:
+        assert daemon.stop() == 0
+    (raw,) = daemon.raw("secret")
+    assert b" with LMTPS " in raw
 
 
 # Programs of Debian

@@ -341,6 +341,19 @@ def test_inherited_socket_of_another_name() -> None:
     ]
 
 
+def test_inherited_socket_may_not_have_the_port_of_another_protocol(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(tmp_path / "sock"))
+        inherited = InheritedSockets({"tcp": (tcp,), "unix": (unix,)})
+        port = tcp.getsockname()[1]
+        table = SocketTable(inherited).rebind([("mx", InheritedAddress("tcp"), 5)])
+        for before in (SocketTable(inherited), table):  # at the start, and after a reload that changed the protocol
+            with pytest.raises(SocketError, match=rf"cannot listen on systemd:tcp: port {port} is not for"):
+                before.rebind([("store", InheritedAddress("tcp", port), 5)])
+        table = table.rebind([("store", InheritedAddress("tcp", 25), 5), ("store", InheritedAddress("unix", 25), 5)])
+        assert [*table] == [InheritedAddress("tcp"), InheritedAddress("unix")]
+
+
 def test_sockets_for_another_process_are_not_ours() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         lines = inherit("smtp", sockets=[sock], LISTEN_FDNAMES="smtp", LISTEN_PID="1")
