@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives import serialization
 
 from smtpmaild.tls.settings import CertificateFiles
 
+#: What the examples name.
+CERTIFICATES = "/etc/letsencrypt/live/mail.example.com"
+
 
 @cache
 def authority() -> trustme.CA:
@@ -60,6 +63,19 @@ def issue(
     pair.key.write_bytes(pem)
     pair.key.chmod(0o600)
     return pair
+
+
+def with_certificates(path: Path, folder: Path) -> Path:
+    """An example of a configuration, with certificates that this machine has in place of those it names."""
+    text = path.read_text()
+    if CERTIFICATES not in text:
+        return path
+    pair = issue(folder, "mail.example.com")
+    pair.certificate.rename(folder / "fullchain.pem")
+    pair.key.rename(folder / "privkey.pem")
+    copied = folder / path.name
+    copied.write_text(text.replace(CERTIFICATES, str(folder)))
+    return copied
 
 
 def write_ca(folder: Path, by: trustme.CA | None = None) -> str:

@@ -10,6 +10,7 @@ from types import MethodType
 from typing import Any
 
 import pytest
+from authority import with_certificates
 from receiving import RecordingLog
 
 from smtpmaild import app
@@ -326,10 +327,10 @@ CONFIG = Path(__file__).parents[1] / "config"
 @pytest.mark.parametrize(
     "path", [CONFIG / "smtp.yaml", *sorted(CONFIG.glob("examples/*.yaml"))], ids=lambda path: path.name
 )
-def test_every_example_makes_a_daemon(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_example_makes_a_daemon(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAIL_HOST", "mx.example.org")
     monkeypatch.setenv("MAIL_DOMAIN", "example.org")
-    config = load(path)
+    config = load(with_certificates(path, tmp_path))
     made = app.plan(config, LogStream(2), RecordingLog())
     assert [one.name for one in made.listeners] == [listener.name for listener in config.listeners]
     assert all(one.addresses for one in made.listeners)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from smtpmaild.cli.options import config_option, read_config
@@ -12,10 +14,19 @@ from smtpmaild.cli.options import config_option, read_config
 def check(path: str) -> None:
     """Print every mistake in the configuration.
 
-    Exit status: 0 none, 78 at least one. Warnings are printed too and are no mistakes.
+    Without one it tells what the roles of the listeners bring. Warnings are printed too and are no mistakes.
+
+    Exit status: 0 no mistake, 78 at least one.
     """
     config = read_config(path)
     for warning in config.warnings:
         click.echo(warning.render(), err=True)
+    for listener in config.listeners:
+        if keys := config.brought(listener):
+            click.echo(f"listener {listener.name}: the role {listener.role} brings {_shown(keys)}")
     warnings = len(config.warnings)
     click.echo(f"{path}: no mistakes, {warnings} warning{'' if warnings == 1 else 's'}")
+
+
+def _shown(keys: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}: {str(value).lower()}" for key, value in keys.items())

@@ -19,12 +19,12 @@ from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
 from smtpmaild.config.names import HostName, MailAddress, host_name
 from smtpmaild.config.policies import Policies
-from smtpmaild.config.roles import overridden, with_roles
+from smtpmaild.config.roles import brought, overridden, with_roles
 from smtpmaild.config.rules import Relay, RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
 from smtpmaild.config.stores import Store
 from smtpmaild.config.tls import Tls
-from smtpmaild.config.yaml_nodes import Document
+from smtpmaild.config.yaml_nodes import Document, Value
 
 
 def _own_host_name() -> str:
@@ -112,6 +112,16 @@ class Config(Section):
             "timeouts": overridden(self.timeouts, listener.timeouts),
         }
         return self.model_copy(update=own)
+
+    def brought(self, listener: Listener) -> dict[str, Value]:
+        """What the role of a listener brings that it does not say itself, by the names of the keys."""
+        number = self.listeners.index(listener)
+        found = brought(listener.role, has_certificates=bool(self.tls.certificates) or self.tls.self_signed)
+        return {
+            ".".join(steps): value
+            for steps, value in found.items()
+            if self._document is None or not self._document.has(("listeners", number, *steps))
+        }
 
     def where(self, *loc: str | int) -> str:
         """The line of a part of the file: where("relay_rules", 0) is "smtp.yaml:14"; "" if there is no file."""

@@ -7,7 +7,7 @@ table; a test holds the two together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Literal, TypeVar
 
@@ -80,6 +80,21 @@ def _filled(given: object, brought: Mapping[str, Value]) -> object:
         if key in given
     }
     return {**brought, **given, **inner}
+
+
+def leaves(section: Mapping[str, Value], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Value]]:
+    """Each key of a section and of those within it, as the steps that lead there, with its value."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
+def brought(role: Role, *, has_certificates: bool) -> dict[tuple[str, ...], Value]:
+    """Everything that a role brings, for people."""
+    more = ROLES_WITH_CERTIFICATES.get(role, {}) if has_certificates else {}
+    return dict(leaves({**ROLES[role], **more}))
 
 
 Model = TypeVar("Model", bound=BaseModel)

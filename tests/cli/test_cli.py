@@ -140,6 +140,13 @@ def test_check_finds_nothing(run: Runner) -> None:
     assert ran.out.startswith(f"{GOOD}: no mistakes")
 
 
+def test_check_tells_what_roles_bring(run: Runner, tmp_path: Path) -> None:
+    text = Path(GOOD).read_text().replace("listen:", "role: internal\n    bare_lf_commands: false\n    listen:", 1)
+    told = run("check", "-c", write(tmp_path, text)).out.splitlines()
+    assert len(told) == 2
+    assert ": the role internal brings add_missing_headers: true, long_lines: accept, policies." in told[0]
+
+
 def test_check_prints_every_mistake_at_its_place(run: Runner, tmp_path: Path) -> None:
     path = write(tmp_path, Path(GOOD).read_text().replace("local_domains", "local_domain").replace("workers", "worker"))
     ran = run("check", "-c", path)

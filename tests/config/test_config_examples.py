@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from authority import with_certificates
 
 from smtpmaild.config import Config, load
 from smtpmaild.config.listeners import ExtensionKeyword
@@ -16,7 +17,7 @@ from smtpmaild.sink.spool import SpoolOptions
 from smtpmaild.smtp.extension import EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-OF_THIS_MACHINE = ("Permission denied", "No such file or directory")
+OF_THIS_MACHINE = ("Permission denied", "No such file or directory", "`smtpmaild user add` makes it")
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*.yaml"))
 
 
@@ -35,13 +36,13 @@ def load_clean(path: Path) -> Config:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_example_loads(path: Path) -> None:
-    assert load_clean(path).listeners
+def test_example_loads(path: Path, tmp_path: Path) -> None:
+    assert load_clean(with_certificates(path, tmp_path)).listeners
 
 
 def test_there_are_examples() -> None:
     names = {path.stem for path in EXAMPLES}
-    assert names >= {"mx", "intake", "backup-store", "systemd-socket", "container"}
+    assert names >= {"mx", "intake", "backup-store", "systemd-socket", "container", "submission", "mx-and-submission"}
 
 
 def test_default_runs_as_it_is() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +9,7 @@ import pytest
 
 from smtpmaild.config import Config, load_text
 from smtpmaild.config.listeners import Listener
-from smtpmaild.config.roles import ROLES, ROLES_WITH_CERTIFICATES, Role, overridden, with_role, with_roles
+from smtpmaild.config.roles import ROLES, ROLES_WITH_CERTIFICATES, Role, leaves, overridden, with_role, with_roles
 from smtpmaild.config.yaml_nodes import Value
 from smtpmaild.policy.chain import Mode
 
@@ -22,19 +21,11 @@ def listener(**keys: object) -> Listener:
     return Listener.model_validate({**LISTENER, **keys})
 
 
-def leaves(value: Mapping[str, Value], path: str = "") -> Iterator[tuple[str, Value]]:
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            yield from leaves(inner, f"{path}{key}.")
-        else:
-            yield f"{path}{key}", inner
-
-
 def table() -> str:
     """The table of docs/roles.md."""
-    rows = {role: {key: shown(value) for key, value in leaves(brought)} for role, brought in ROLES.items()}
+    rows = {role: {".".join(key): shown(value) for key, value in leaves(brought)} for role, brought in ROLES.items()}
     for role, brought in ROLES_WITH_CERTIFICATES.items():
-        rows[role] |= {key: f"{shown(value)} where there are certificates" for key, value in leaves(brought)}
+        rows[role] |= {".".join(key): f"{shown(value)} where there are certificates" for key, value in leaves(brought)}
     keys = sorted({key for row in rows.values() for key in row})
     lines = [f"| key | {' | '.join(f'`{role}`' for role in rows)} |", "|---" * (len(rows) + 1) + "|"]
     lines += [f"| `{key}` | {' | '.join(row.get(key, '') for row in rows.values())} |" for key in keys]
@@ -59,7 +50,7 @@ def test_what_a_role_brings_is_valid(role: str) -> None:
     made = listener(role=role)
     for key, value in leaves(ROLES[role]):
         found: Any = made.model_dump(mode="json", exclude={"listen"})
-        for step in key.split("."):
+        for step in key:
             found = found[step]
         assert found == value
 
@@ -147,3 +138,29 @@ def test_the_section_for_all_gives_what_is_left_out() -> None:
 def test_nothing_said_changes_nothing() -> None:
     config = several()
     assert overridden(config.limits, config.listeners[0].limits) == config.limits
+
+
+def test_what_is_brought_is_told_without_what_the_listener_says() -> None:
+    config = several()
+    assert config.brought(config.listeners[0]) == {}
+    assert config.brought(config.listeners[1]) == {
+        "add_missing_headers": True,
+        "bare_lf_commands": True,
+        "long_lines": "accept",
+        "policies.early_talker.mode": "off",
+        "policies.helo_syntax.mode": "off",
+    }
+    own = "long_lines: refuse\n    policies: {helo_syntax: {mode: monitor}, mail_loop:"
+    text = "tls: {self_signed: true}\n" + SEVERAL.replace("policies: {mail_loop:", own, 1)
+    config = load_text(text, "smtp.yaml", {})
+    assert config.brought(config.listeners[1]) == {
+        "add_missing_headers": True,
+        "bare_lf_commands": True,
+        "policies.early_talker.mode": "off",
+        "tls": "optional",
+    }
+
+
+def test_a_config_of_a_program_tells_all_that_is_brought() -> None:
+    config = Config.model_validate({"listeners": [{**LISTENER, "role": "lmtp", "policies": {}}]})
+    assert config.brought(config.listeners[0])["protocol"] == "lmtp"
