@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import binascii
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -27,6 +26,7 @@ from smtpmaild.content import Content
 from smtpmaild.envelope import BodyType, Destination, Envelope, IpAddress, Peer, Recipient, Session, Tls, Transaction
 from smtpmaild.facts import Log
 from smtpmaild.metrics import Metrics
+from smtpmaild.outcomes import badness, destinations_by_sink, replies_by_recipient, without_trouble, worst_reply
 from smtpmaild.policy import Answer, Verdict
 from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.policy.chain import Event as Moment
@@ -444,19 +444,19 @@ class Receiver:
             return self._note_refusal("DATA", "", verdict)
         envelope = self._in_transaction().envelope
         recipients: Collection[Recipient] = envelope.recipients
-        by_sink = _destinations_by_sink(recipients)
+        by_sink = destinations_by_sink(recipients)
         troubles: dict[str, Reply] = {}
         for name in by_sink:
             trouble = self.service.sinks[name].unhealthy()
             if trouble is not None:
                 troubles[name] = trouble
         if troubles:
-            recipients = _without_trouble(recipients, troubles) if envelope.is_lmtp else ()
+            recipients = without_trouble(recipients, troubles) if envelope.is_lmtp else ()
             if not recipients:
                 name, trouble = next(iter(troubles.items()))
                 self.session.decided_by = f"deliver_to.{name}"
                 return self._note_refusal("DATA", "", trouble)
-            by_sink = _destinations_by_sink(recipients)
+            by_sink = destinations_by_sink(recipients)
         if self.effect:
             self._begin(by_sink, troubles)
         # RFC 5321 §4.1.1.4: the client sends its message after 354 only, whatever word of praise a policy has.
@@ -590,7 +590,7 @@ class Receiver:
 
     def _conclude_each(self, transaction: Transaction, each: tuple[Reply, ...], size: int) -> Result:
         """The same with a reply for each recipient. A message that one of them got was accepted."""
-        best = min(each, key=_badness)
+        best = min(each, key=badness)
         self._conclude(transaction, best, size, replies=[str(reply) for reply in each])
         return each
 
@@ -765,46 +765,6 @@ def _protocol(session: Session, *, is_lmtp: bool, is_utf8: bool) -> str:
     return f"{name}{'S' if session.tls else ''}{'A' if session.user else ''}"
 
 
-def _destinations_by_sink(recipients: Collection[Recipient]) -> dict[str, list[Destination]]:
-    by_sink: dict[str, list[Destination]] = {}
-    for recipient in recipients:
-        for destination in recipient.route.destinations:
-            by_sink.setdefault(destination.sink, []).append(destination)
-    return by_sink
-
-
-def _without_trouble(recipients: Collection[Recipient], troubles: Mapping[str, Reply]) -> list[Recipient]:
-    """Those who need no store that is in trouble: of what the others would get, nothing is stored anywhere."""
-    return [each for each in recipients if not any(to.sink in troubles for to in each.route.destinations)]
-
-
-def replies_by_recipient(
-    recipients: Sequence[Recipient], outcomes: Mapping[str, Outcome], troubles: Mapping[str, Reply]
-) -> Iterator[Reply | None]:
-    """For each recipient the worst reply of the stores it needed, None where it needed none.
-
-    outcomes: of each sink, whose destinations were given to it in the order of the recipients.
-    """
-    remaining = {sink: repeat(said) if isinstance(said, Reply) else iter(said) for sink, said in outcomes.items()}
-    for recipient in recipients:
-        sinks = [destination.sink for destination in recipient.route.destinations]
-        refusals = [troubles[sink] for sink in sinks if sink in troubles]
-        yield worst_reply(refusals or [next(remaining[sink]) for sink in sinks])
-
-
-def worst_reply(outcomes: Iterable[Outcome]) -> Reply | None:
-    """The reply a SMTP client gets for several stores: 4yz before 5yz before 2yz.
-
-    A temporary failure wins: the client tries again, and nothing is lost that a store did not have.
-    """
-    replies = [reply for outcome in outcomes for reply in ((outcome,) if isinstance(outcome, Reply) else outcome)]
-    return max(replies, key=_badness, default=None)
-
-
-def _badness(reply: Reply) -> int:
-    return _WORSE[reply.code // 100]
-
-
 def verb_of(event: Event) -> str:
     """The name under which callbacks and extensions know an event."""
     if isinstance(event, Hello | Command):
@@ -832,7 +792,6 @@ _VERBS_WITH_ARGUMENT = frozenset(("VRFY", "EXPN", "HELP"))
 _MOMENTS: Mapping[str, Moment] = {moment.value: moment for moment in Moment}
 #: What XCLIENT tells of a client that decides nothing here.
 _ONLY_LOGGED = ("proto", "helo", "destaddr", "destport")
-_WORSE = {2: 0, 3: 0, 5: 1, 4: 2}
 #: First digit of the reply to a message -> its event in the log, and where it is counted.
 _CONCLUSIONS = {
     2: ("message_accepted", "accepted"),

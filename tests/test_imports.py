@@ -78,9 +78,10 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         ours=("auth", "envelope", "facts"), others=("cryptography",), banned=frozenset(LOOP_AND_SOCKETS - {"ssl"})
     ),
     # one transaction, and what carries it
+    "outcomes": Allowed(ours=("smtp.*", "envelope", "sink")),
     "receiver": Allowed(
         ours=("smtp.*", "envelope", "trace", "queue_id", "content", "metrics", "facts")
-        + ("policy", "policy.chain", "sink", "routing", "auth")
+        + ("policy", "policy.chain", "sink", "routing", "auth", "outcomes")
     ),
     "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth")),
     "server": Allowed(

@@ -15,7 +15,7 @@ from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Event as Moment
 from smtpmaild.policy.chain import Mode, Step
 from smtpmaild.queue_id import is_queue_id
-from smtpmaild.receiver import WAIT, Receiver, Result, Service, verb_of, worst_reply
+from smtpmaild.receiver import WAIT, Receiver, Result, Service, verb_of
 from smtpmaild.sink import Outcome
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.address import Address, parse_forward_path
@@ -476,10 +476,6 @@ def test_what_is_committed_is_never_aborted_even_by_a_bug() -> None:
     it.receiver.stop("421")
     assert not stores["mail"].parcel.is_aborted
     assert stores["third"].parcel.is_aborted
-
-
-def test_the_worst_of_nothing_is_nothing() -> None:
-    assert worst_reply([]) is None
 
 
 def test_the_failure_of_a_store_is_in_the_log_of_the_message() -> None:
