@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -75,7 +76,12 @@ class Connection(asyncio.BufferedProtocol):
     # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.open(cast("asyncio.Transport", transport), peer_of(transport))  # uvloop's do not inherit from it
+        peer = peer_of(transport)
+        if is_gone(transport, peer):
+            cast("asyncio.Transport", transport).set_protocol(asyncio.Protocol())
+            cast("asyncio.Transport", transport).abort()
+        else:
+            self.open(cast("asyncio.Transport", transport), peer)  # uvloop's do not inherit from it
 
     def open(
         self, transport: asyncio.Transport, peer: Peer, proxy: Peer | None = None, header: Header | None = None
@@ -327,6 +333,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_paused:
             self._is_paused = False
             self._transport.resume_reading()
+
+
+def is_gone(transport: asyncio.BaseTransport, peer: Peer) -> bool:
+    """A TCP connection that was reset has no peer any more, though what it sent can still be read: from whom was it?"""
+    return not peer.host and transport.get_extra_info("socket").family != socket.AF_UNIX
 
 
 def peer_of(transport: asyncio.BaseTransport) -> Peer:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from smtpmaild.envelope import Peer
-from smtpmaild.server.connection import Connection, peer_of
+from smtpmaild.server.connection import Connection, is_gone, peer_of
 from smtpmaild.server.proxy_protocol import SHORTEST, Header, Malformed, parse
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ class Preface(asyncio.BufferedProtocol):
         self._proxy = peer_of(transport)
         self.deadline = listener.loop.time() + listener.door.timeouts.proxy_header
         has_room = listener.welcome(self, None)
-        if not self._proxy.host and transport.get_extra_info("socket").family != socket.AF_UNIX:
-            # It has gone again, and with it its address, though what it sent may still be read.
+        if is_gone(transport, self._proxy):
             self._transport.abort()
         elif not listener.door.trusts(self._proxy):
             self._refuse("it is not one of trusted_proxies")

@@ -21,8 +21,8 @@ The `.json`, version 1. Keys are only ever added:
      "reverse_path": "a@x.example",            # "" for the null sender
      "recipients": [{"address": "b@y.example", "rule": "...", "domain": "y.example", "mailbox": "b",
                      "subaddress": "", "parameters": {}}],
-     "peer": "192.0.2.1", "hello": "x.example", "protocol": "ESMTP", "listener": "mx",
-     "body": "7BIT", "smtputf8": false, "size": 1234}     # size: bytes of the .eml
+     "peer": "192.0.2.1", "client_name": "", "user": "", "hello": "x.example", "protocol": "ESMTP",
+     "listener": "mx", "body": "7BIT", "smtputf8": false, "size": 1234}     # size: bytes of the .eml
 """
 
 from __future__ import annotations
@@ -136,6 +136,8 @@ def _as_json(envelope: Envelope, destinations: Sequence[Destination], size: int)
         "reverse_path": envelope.reverse_path.text,
         "recipients": recipients,
         "peer": envelope.peer.host,
+        "client_name": envelope.client_name,
+        "user": envelope.user,
         "hello": envelope.hello,
         "protocol": envelope.protocol,
         "listener": envelope.listener,

@@ -21,6 +21,7 @@ from house import Facts, Guest, MemorySink, listening, make_door, run_loop, unti
 from smtpmaild.envelope import Peer, Session
 from smtpmaild.policy import Answer, Policy
 from smtpmaild.policy.early_talker import EarlyTalker
+from smtpmaild.server.connection import Connection
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import ConnectionLimits, Listener, Room, Timeouts, TlsOffer
 from smtpmaild.server.preface import Preface
@@ -148,18 +149,28 @@ def test_stranger_is_not_listened_to(loop: str) -> None:
     run_loop(go(), loop)
 
 
+class Gone:
+    """The transport of a connection that was reset: it does not know its peer any more."""
+
+    def __init__(self) -> None:
+        self.is_aborted = False
+        self.protocol: asyncio.BaseProtocol | None = None
+
+    def get_extra_info(self, name: str) -> object:
+        return SimpleNamespace(family=socket.AF_INET) if name == "socket" else None
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
 def test_whoever_is_gone_is_no_unix_socket(loop: str) -> None:
-    """After a reset the socket does not know its peer any more, and still gives what was sent: who was it?"""
-
-    class Gone:
-        is_aborted = False
-        socket = SimpleNamespace(family=socket.AF_INET)
-
-        def get_extra_info(self, name: str) -> object:
-            return self.socket if name == "socket" else None
-
-        def abort(self) -> None:
-            self.is_aborted = True
+    """What was sent before a reset could still be read, and would be believed, or taken without a trace of its peer."""
 
     async def go() -> None:
         house = House()
@@ -167,7 +178,13 @@ def test_whoever_is_gone_is_no_unix_socket(loop: str) -> None:
             gone, preface = Gone(), Preface(listener)
             preface.connection_made(gone)  # type: ignore[arg-type]
             assert gone.is_aborted
+            preface.expire(0.0)
             preface.connection_lost(None)
+            gone = Gone()
+            Connection(listener).connection_made(gone)  # type: ignore[arg-type]
+            assert gone.is_aborted
+            assert isinstance(gone.protocol, asyncio.Protocol)
+            assert not listener.connections
         assert house.log.all == []
 
     run_loop(go(), loop)

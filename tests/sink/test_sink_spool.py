@@ -62,6 +62,8 @@ def test_the_pair(make_store: MakeStore) -> None:
             }
         ],
         "peer": "192.0.2.1",
+        "client_name": "",
+        "user": "",
         "hello": "client.example",
         "protocol": "ESMTP",
         "listener": "mx",
