@@ -50,6 +50,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "content": Allowed(),
     "facts": Allowed(),
     "idn": Allowed(others=("idna",)),
+    "resolver": Allowed(others=("dns",)),
     "queue_id": Allowed(),
     "metrics": Allowed(ours=("smtp.*",)),
     "envelope": Allowed(ours=("smtp.*",)),
@@ -69,7 +70,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # mail that travels on: kept, and taken where it goes
     "queue": Allowed(ours=("envelope", "trace", "queue_id", "smtp.*", "metrics", "facts"), others=("pydantic",)),
     "delivery": Allowed(
-        ours=("envelope", "queue", "sink.*", "smtp.*", "metrics", "facts", "auth", "idn"),
+        ours=("envelope", "queue", "sink.*", "smtp.*", "metrics", "facts", "auth", "auth.saslprep", "resolver"),
         others=("pydantic", "dns"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
@@ -86,7 +87,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth")),
     "server": Allowed(
         ours=("smtp.*", "receiver", "dialogue", "metrics", "envelope", "facts", "content", "queue_id", "sink")
-        + ("auth.*", "tls.*"),
+        + ("resolver", "auth.*", "tls.*"),
         others=("uvloop", "dns"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

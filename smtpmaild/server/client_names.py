@@ -16,15 +16,14 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-import dns.asyncresolver
 import dns.exception
-import dns.nameserver
 import dns.resolver
 import dns.reversename
 from dns.name import Name
 from dns.rdatatype import RdataType
 
 from smtpmaild.envelope import IpAddress
+from smtpmaild.resolver import make_resolver
 
 #: Clients that are remembered, about 200 octets each.
 _MOST_KNOWN = 10_000
@@ -37,8 +36,6 @@ _SHORTEST, _LONGEST = 60.0, 3600.0
 _KEEP_NONE, _KEEP_FAILURE = 300.0, 30.0
 # A host name (RFC 1123 §2.1), and the underscore of names that are in use: nothing else comes into Received and logs.
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)+")
-#: Where resolv.conf(5) says to ask when it says nothing.
-_LOCAL_SERVER: Final = ("127.0.0.1", 53)
 
 NO_NAME: Final = ""
 
@@ -51,7 +48,7 @@ class ClientNames:
     """
 
     def __init__(self, servers: Sequence[tuple[str, int]], timeout: float) -> None:
-        self._resolver = _resolver(servers, timeout)
+        self._resolver = make_resolver(servers, timeout)
         self._timeout = timeout
         self._known: dict[IpAddress, tuple[str, float]] = {}  # name, and until when; the oldest first
         self._pending: dict[IpAddress, asyncio.Task[str]] = {}
@@ -111,18 +108,3 @@ class ClientNames:
 
 def _ttl(answer: dns.resolver.Answer) -> float:
     return float(answer.chaining_result.minimum_ttl)
-
-
-def _resolver(servers: Sequence[tuple[str, int]], timeout: float) -> dns.asyncresolver.Resolver:
-    resolver = dns.asyncresolver.Resolver(configure=False)
-    if not servers:
-        try:
-            resolver = dns.asyncresolver.Resolver()
-        except dns.resolver.NoResolverConfiguration:
-            servers = [_LOCAL_SERVER]
-    if servers:
-        resolver.nameservers = [dns.nameserver.Do53Nameserver(host, port) for host, port in servers]
-    resolver.lifetime = timeout
-    resolver.timeout = timeout / 2  # a lost datagram, or a server that is down, leaves time for another
-    resolver.use_edns(0, 0, 1232)  # the size that passes without fragments, see dnsflagday.net/2020
-    return resolver

@@ -33,7 +33,7 @@ from functools import partial
 
 from smtpmaild.smtp.data import DotEncoder
 from smtpmaild.smtp.mailing import Mailing, Offer
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.reply import OwnReply, Reply
 from smtpmaild.smtp.reply_reader import ReplyReader, Strange
 
 
@@ -110,8 +110,8 @@ _Command = tuple[str, Phase, _Act]
 _COMMAND_LINE = 512
 
 
-def _strange(said: str) -> Reply:
-    return Reply(451, "4.5.0", f"Protocol error of the remote server: {said}")
+def _strange(said: str) -> OwnReply:
+    return OwnReply(451, "4.5.0", f"Protocol error of the remote server: {said}")
 
 
 class _Transaction:
@@ -134,16 +134,19 @@ class ClientSession:
     """One connection to a server, from its greeting on.
 
     hostname: how we call ourselves.  offer: what the server said it can do.  is_sound: more can be asked for.
+    answered: replies to commands so far; where it stands still, nothing comes.
     """
 
     __slots__ = (
-        "_body", "_body_left", "_commands", "_events", "_expected", "_hello", "_hostname", "_is_ended", "_is_lmtp",
-        "_is_used", "_output", "_reader", "_transaction", "is_sound", "offer",
+        "_body", "_body_left", "_commands", "_end_of_session", "_events", "_expected", "_hello", "_hostname",
+        "_is_ended", "_is_lmtp", "_is_used", "_output", "_reader", "_transaction", "answered", "is_sound", "offer",
     )  # fmt: skip
 
     def __init__(self, hostname: str, *, is_lmtp: bool = False) -> None:
         self.offer = Offer()
         self.is_sound = True
+        self.answered = 0
+        self._end_of_session: Closed | Failed = Closed()  # once it is not sound
         self._hostname = hostname
         self._is_lmtp = is_lmtp
         self._hello = "LHLO" if is_lmtp else "EHLO"
@@ -172,6 +175,11 @@ class ClientSession:
         """True from BodyDue until end_body(), unless the transaction ends before."""
         return not self._is_ended and self.is_sound
 
+    @property
+    def unread(self) -> int:
+        """Octets that were received and not understood yet: a driver need not take them without bound."""
+        return len(self._reader)
+
     def data_to_send(self) -> bytes:
         """What is to be written to the server; b"" for nothing."""
         data = b"".join(self._output)
@@ -185,11 +193,15 @@ class ClientSession:
     def connection_lost(self) -> None:
         """The server has gone, or the network. What it said before has been received."""
         self._drain()
-        self._break(Reply(451, "4.4.2", f"Lost the connection while {self.phase.value}"))
+        self.abandon("4.4.2", f"Lost the connection while {self.phase.value}")
 
     def timed_out(self) -> None:
         """The driver has waited long enough for the phase."""
-        self._break(Reply(451, "4.4.2", f"Timed out while {self.phase.value}"))
+        self.abandon("4.4.2", f"Timed out while {self.phase.value}")
+
+    def abandon(self, enhanced: str, why: str) -> None:
+        """The driver cannot go on: whatever is under way has failed for now."""
+        self._break(OwnReply(451, enhanced, why))
 
     def next_event(self) -> Event | None:
         """What has happened; None until more is received."""
@@ -251,7 +263,7 @@ class ClientSession:
             return
         self._body_left -= len(chunk)
         if self._body_left < 0:
-            self._break(Reply(451, "4.3.0", "The message is longer than it was said to be"))
+            self.abandon("4.3.0", "The message is longer than it was said to be")
         else:
             self._output.append(chunk)
 
@@ -263,13 +275,13 @@ class ClientSession:
             self._output.append(self._body.finish())
             self._body = None
         elif self._body_left:
-            self._break(Reply(451, "4.3.0", "The message is shorter than it was said to be"))
+            self.abandon("4.3.0", "The message is shorter than it was said to be")
         self._is_ended = True
 
     def quit(self) -> None:
         """Say QUIT, where there is somebody to say it to."""
         if self.is_sound:
-            self._say("QUIT", Phase.QUIT, lambda _: self._end())
+            self._say("QUIT", Phase.QUIT, self._on_quit)
         if not self.is_sound:
             self._events.clear()
             self._events.append(Closed())
@@ -293,6 +305,7 @@ class ClientSession:
             self._break(_strange(f"it spoke out of turn: {reply}"))
         else:
             _, act = self._expected.popleft()
+            self.answered += 1
             act(reply)
 
     def _break(self, reply: Reply) -> None:
@@ -300,20 +313,29 @@ class ClientSession:
             return
         is_quitting = self._expected and self._expected[0][0] is Phase.QUIT
         self.is_sound = False
+        self._end_of_session = Closed() if is_quitting else Failed(reply)
         self._commands.clear()
         self._expected.clear()
         self._output.clear()
-        if self._transaction is not None:
-            self._transaction.settle_all(reply)
+        self._report()
+
+    def _report(self) -> None:
+        """What was asked for fails with the session."""
+        end = self._end_of_session
+        if self._transaction is not None and isinstance(end, Failed):
+            self._transaction.settle_all(end.reply)
             self._finish()
         else:
-            self._events.append(Closed() if is_quitting else Failed(reply))
+            self._events.append(end)
 
     def _say(self, line: str, phase: Phase, act: _Act) -> None:
-        if not self.is_sound:
-            raise ValueError("the session is over")
         if any(character in line for character in "\r\n\0"):
             raise ValueError("a command line cannot hold a line end")
+        if not self.is_sound:  # it went while the driver did something else
+            self._commands.clear()
+            self._events.clear()
+            self._report()
+            return
         if not self._expected and len(self._reader):
             self._drain()
             self._break(_strange("it began a reply to no command"))
@@ -321,9 +343,10 @@ class ClientSession:
             self._output.append(line.encode() + b"\r\n")
             self._expected.append((phase, act))
 
-    def _end(self) -> None:
+    def _on_quit(self, reply: Reply) -> None:
         self.is_sound = False
-        self._events.append(Closed())
+        self._end_of_session = Closed()
+        self._report()
 
     def _mistaken(self, command: str, reply: Reply) -> None:
         """A reply that has no meaning there: who knows what the server thinks it was asked."""

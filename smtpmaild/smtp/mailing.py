@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from smtpmaild.smtp.address import Address
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.reply import OwnReply, Reply
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -25,13 +25,13 @@ MAIL_PARAMETERS: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 RCPT_PARAMETERS: Mapping[str, str] = MappingProxyType({"NOTIFY": "DSN", "ORCPT": "DSN"})  # RFC 3461 §4.1, §4.2
 
-NEEDS_EIGHT_BIT = Reply(554, "5.6.3", "The next hop does not take 8-bit messages (8BITMIME)")
-NEEDS_BINARY = Reply(554, "5.6.3", "The next hop does not take binary messages (BINARYMIME)")
+NEEDS_EIGHT_BIT = OwnReply(554, "5.6.3", "The next hop does not take 8-bit messages (8BITMIME)")
+NEEDS_BINARY = OwnReply(554, "5.6.3", "The next hop does not take binary messages (BINARYMIME)")
 # RFC 6531 §3.5: 550 for the reverse-path, 553 for a forward-path.
-NEEDS_UTF8 = Reply(550, "5.6.7", "The next hop does not take internationalized mail (SMTPUTF8)")
-RECIPIENT_NEEDS_UTF8 = Reply(553, "5.6.7", "The next hop does not take internationalized addresses (SMTPUTF8)")
+NEEDS_UTF8 = OwnReply(550, "5.6.7", "The next hop does not take internationalized mail (SMTPUTF8)")
+RECIPIENT_NEEDS_UTF8 = OwnReply(553, "5.6.7", "The next hop does not take internationalized addresses (SMTPUTF8)")
 # RFC 8689 §4.2.2 and §5.
-NEEDS_REQUIRETLS = Reply(550, "5.7.30", "REQUIRETLS support required")
+NEEDS_REQUIRETLS = OwnReply(550, "5.7.30", "REQUIRETLS support required")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,11 @@ class Mailing:
         """True if the transaction as a whole needs SMTPUTF8; a single recipient may need it besides."""
         return self.is_utf8 or not self.reverse_path.is_ascii
 
-    def refusal(self, offer: Offer) -> Reply | None:
+    def refusal(self, offer: Offer) -> OwnReply | None:
         """Why it cannot be sent to such a server; None if it can."""
         if 0 < offer.largest_message < self.size:
             limit = offer.largest_message
-            return Reply(552, "5.3.4", f"Message of {self.size} bytes exceeds the limit of the next hop, {limit}")
+            return OwnReply(552, "5.3.4", f"Message of {self.size} bytes exceeds the limit of the next hop, {limit}")
         if self.body == "BINARYMIME" and not ("BINARYMIME" in offer and "CHUNKING" in offer):
             return NEEDS_BINARY
         if self.body == "8BITMIME" and "8BITMIME" not in offer:
@@ -132,7 +132,7 @@ class Mailing:
             return False
         return self.needs_utf8 or not all(recipient.address.is_ascii for recipient in self.recipients)
 
-    def rcpt_command(self, recipient: Forward, offer: Offer) -> str | Reply:
+    def rcpt_command(self, recipient: Forward, offer: Offer) -> str | OwnReply:
         """RCPT, or why it cannot be said to such a server."""
         address = recipient.address
         if not address.is_ascii and "SMTPUTF8" not in offer:

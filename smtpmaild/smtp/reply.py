@@ -58,6 +58,11 @@ class Reply:
         return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnReply(Reply):
+    """What a client says of a server, or in its place: no server gave this reply."""
+
+
 #: Codes that were found valid: a reply with a value in its text is made for each message, with few codes.
 _VALID: set[tuple[int, str]] = set()
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from session_driver import Driver
 
-from smtpmaild.smtp.client import BodyDue, Challenge, ClientSession, Event, Phase, Ready, Sent
+from smtpmaild.smtp.client import BodyDue, Challenge, ClientSession, Closed, Event, Failed, Phase, Ready, Sent
 from smtpmaild.smtp.events import Body
 from smtpmaild.smtp.extension import EXTENSIONS, Dialect, ServerOptions
 from smtpmaild.smtp.mailing import Offer
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.reply import OwnReply, Reply
 from smtpmaild.smtp.reply_reader import LONGEST_LINE, LONGEST_REPLY, MOST_LINES
 
 #: A server that offers nothing, and one that offers groups.
@@ -792,11 +792,31 @@ def test_command_cannot_hold_a_line_end() -> None:
         session.authenticate("X\r\nQUIT", None)
 
 
-def test_nothing_is_said_when_it_is_over() -> None:
+def test_what_is_asked_for_when_it_is_over_fails_for_the_same_reason() -> None:
     session = after(PLAIN)
     session.connection_lost()
-    with pytest.raises(ValueError, match="over"):
-        session.start_tls()
+    for ask in (session.start_tls, lambda: session.authenticate("X", None), session.secured):
+        ask()
+        assert events_of(session) == [Failed(OwnReply(451, "4.4.2", "Lost the connection while doing nothing"))]
+    session.send(mailing(["<a@b>", "c@d", "e@f"]))
+    (sent,) = events_of(session)
+    assert shown(sent) == "Sent " + " | ".join(["451 4.4.2 Lost the connection while doing nothing"] * 2)
+    session.quit()
+    assert events_of(session) == [Closed()]
+    assert session.data_to_send() == b""
+
+
+def test_driver_gives_up() -> None:
+    session = after(TWO)
+    session.abandon("4.3.0", "No disk")
+    assert failure(session) == "Sent 451 4.3.0 No disk | 451 4.3.0 No disk"
+    assert session.answered == 2
+
+
+def test_unread_octets_are_counted() -> None:
+    session = after(PLAIN)
+    session.receive_data(b"250-x\r\n250")
+    assert session.unread == 10
 
 
 def test_phase_follows_the_oldest_command() -> None:

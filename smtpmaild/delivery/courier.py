@@ -1,0 +1,184 @@
+"""Takes messages to servers over connections that it keeps for the next message: what SMTP and LMTP have in common.
+
+A message is offered to the servers of a list in turn, until each recipient has an answer that is final: a server that
+cannot be reached, or that defers, is followed by the next (RFC 5321 §5.1), within bounds. Connections wait for another
+message a few seconds; one that turns out to have been closed meanwhile counts for nothing, a new one is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+
+from smtpmaild.delivery import Outcome, Passed
+from smtpmaild.delivery.channel import BLOCK, Channel
+from smtpmaild.delivery.dial import Dialer, Manner, NotConnectedError
+from smtpmaild.delivery.endpoint import Endpoint
+from smtpmaild.envelope import BodyType
+from smtpmaild.queue import Body, QueuedMessage, QueuedRecipient
+from smtpmaild.smtp.mailing import NEEDS_REQUIRETLS, Forward, Mailing, Offer
+from smtpmaild.smtp.reply import OwnReply, Reply
+
+#: In one attempt. RFC 5321 §5.1: "at least two addresses"; Postfix tries five and talks to two.
+_MOST_ADDRESSES = 5
+_MOST_SESSIONS = 2
+
+
+class Courier:
+    """Serves any number of messages at a time, each over a connection of its own."""
+
+    def __init__(self, manner: Manner) -> None:
+        self._options = manner.options
+        self._is_lmtp = manner.is_lmtp
+        self._dialer = Dialer(manner)
+        self._idle: dict[Endpoint, list[tuple[Channel, asyncio.TimerHandle]]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    async def deliver(
+        self, message: QueuedMessage, recipients: Sequence[QueuedRecipient], endpoints: Sequence[Endpoint]
+    ) -> list[Outcome]:
+        """One outcome for each recipient, in order. endpoints: at least one, the best first."""
+        outcomes: list[Outcome | None] = [None] * len(recipients)
+        sessions = 0
+        for endpoint in endpoints[:_MOST_ADDRESSES]:
+            left = [number for number, outcome in enumerate(outcomes) if outcome is None or _is_open(outcome)]
+            if not left or sessions == _MOST_SESSIONS:
+                break
+            try:
+                results = await self._offer(endpoint, message, [recipients[number] for number in left])
+                sessions += 1
+            except NotConnectedError as error:
+                outcome = _outcome(error.reply, endpoint)
+                # Who could not be had may be there tomorrow, whatever a neighbour says to a connection.
+                results = [outcome if _is_open(outcome) else outcomes[number] or outcome for number in left]
+            for number, result in zip(left, results, strict=True):
+                outcomes[number] = result
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def close(self) -> None:
+        """Take leave of all servers."""
+        self._is_closed = True
+        for idle in self._idle.values():
+            for channel, timer in idle:
+                timer.cancel()
+                self._leave(channel)
+        self._idle.clear()
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+
+    async def _offer(
+        self, endpoint: Endpoint, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
+    ) -> list[Outcome]:
+        """To one server, in as many transactions as it takes. Raises NotConnectedError, but only before the first."""
+        outcomes: list[Outcome] = []
+        while len(outcomes) < len(recipients):
+            try:
+                outcomes += await self._transact(endpoint, message, recipients[len(outcomes) :])
+            except NotConnectedError as error:
+                if not outcomes:
+                    raise
+                outcomes += [_outcome(error.reply, endpoint)] * (len(recipients) - len(outcomes))
+        return outcomes
+
+    async def _transact(
+        self, endpoint: Endpoint, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
+    ) -> list[Outcome]:
+        """One transaction, with the first of the recipients."""
+        for channel in self._idle_channels(endpoint):
+            answered = channel.session.answered
+            outcomes = await self._send(channel, message, recipients)
+            if channel.session.is_sound or channel.session.answered > answered:
+                return outcomes
+        return await self._send(await self._dialer.connect(endpoint), message, recipients)
+
+    async def _send(
+        self, channel: Channel, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
+    ) -> list[Outcome]:
+        offer = channel.session.offer
+        most = self._options.recipients_per_message
+        group = recipients[: min(most, offer.most_recipients or most)]
+        try:
+            if "REQUIRETLS" in message.parameters and not channel.is_verified:
+                replies: Sequence[Reply] = [NEEDS_REQUIRETLS] * len(group)
+            else:
+                replies = await channel.send(await _mailing(message, group, offer), message.body)
+        except BaseException:
+            channel.abort()
+            raise
+        self._keep(channel)
+        return [_outcome(reply, channel.endpoint, self._passed(offer)) for reply in replies]
+
+    def _passed(self, offer: Offer) -> Passed:
+        if self._is_lmtp:
+            return Passed.IN
+        return Passed.ON if "DSN" in offer else Passed.OUT
+
+    # Connections that wait for another message
+
+    def _idle_channels(self, endpoint: Endpoint) -> Iterator[Channel]:
+        """Those that wait, the last used first; who is taken is no longer there."""
+        while idle := self._idle.get(endpoint):
+            channel, timer = idle.pop()
+            timer.cancel()
+            if not idle:
+                del self._idle[endpoint]
+            if channel.is_reusable:
+                yield channel
+            else:
+                channel.abort()
+
+    def _keep(self, channel: Channel) -> None:
+        if self._is_closed or not channel.is_reusable or channel.messages >= self._options.messages_per_connection:
+            self._leave(channel)
+            return
+        timer = asyncio.get_running_loop().call_later(self._options.idle, self._expire, channel)
+        self._idle.setdefault(channel.endpoint, []).append((channel, timer))
+
+    def _expire(self, channel: Channel) -> None:
+        idle = self._idle[channel.endpoint]
+        idle[:] = [entry for entry in idle if entry[0] is not channel]
+        if not idle:
+            del self._idle[channel.endpoint]
+        self._leave(channel)
+
+    def _leave(self, channel: Channel) -> None:
+        """Say QUIT while the caller goes on."""
+        task = asyncio.get_running_loop().create_task(channel.quit())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+
+def _is_open(outcome: Outcome) -> bool:
+    """Another server may be asked."""
+    return 400 <= outcome.reply.code < 500
+
+
+def _outcome(reply: Reply, endpoint: Endpoint, passed: Passed = Passed.OUT) -> Outcome:
+    if isinstance(reply, OwnReply):
+        return Outcome(Reply(reply.code, reply.enhanced, f"{endpoint}: {reply.text}"))
+    return Outcome(reply, str(endpoint), passed)
+
+
+async def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient], offer: Offer) -> Mailing:
+    body = message.body_type
+    # Many clients declare 8BITMIME whatever they send.
+    if body is BodyType.EIGHT_BIT_MIME and "8BITMIME" not in offer and await _is_ascii(message.body):
+        body = BodyType.SEVEN_BIT
+    forwards = [Forward(recipient.address, recipient.parameters) for recipient in recipients]
+    return Mailing(message.reverse_path, forwards, message.body.size, body.value, message.is_utf8, message.parameters)
+
+
+async def _is_ascii(body: Body) -> bool:
+    try:
+        return await asyncio.to_thread(_reads_ascii, body)
+    except OSError:
+        return False  # who cannot read it now will see so when it is sent
+
+
+def _reads_ascii(body: Body) -> bool:
+    with body.open() as stream:
+        while block := stream.read(BLOCK):
+            if not block.isascii():
+                return False
+    return True
