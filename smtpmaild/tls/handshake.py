@@ -52,10 +52,10 @@ def distinguished_name(subject: Any) -> str:
 
 def _attribute(name: str, value: str) -> str:
     text = value.translate(_SPECIAL)
+    if text.endswith(" "):
+        text = f"{text[:-1]}\\ "
     if text.startswith((" ", "#")):
         text = f"\\{text}"
-    if text.endswith(" ") and len(text) > 1:
-        text = f"{text[:-1]}\\ "
     return f"{_SHORT_NAMES.get(name, name)}={text}"
 
 
