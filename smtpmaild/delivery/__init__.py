@@ -2,7 +2,7 @@
 of it.
 
 One agent is one target of the config: a smarthost, MX for everybody, a LMTP server, a command, a HTTP endpoint. The
-runner (queue/runner.py) calls it in the event loop; it never blocks, bodies are streamed, and every phase has its time
+runner (runner.py) calls it in the event loop; it never blocks, bodies are streamed, and every phase has its time
 limit. An agent decides nothing about retries: 2yz is delivered, 4yz is tried again, 5yz goes back to the sender.
 
 Adding one: a file here with the class and its `Options` (a pydantic model, what the YAML accepts under `relays`), and

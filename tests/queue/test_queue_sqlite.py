@@ -24,6 +24,8 @@ from smtpmaild.queue.body import SMALL, BytesBody, FileBody, file_body
 from smtpmaild.queue.sqlite import SqliteQueue, prepare
 
 PLENTY = Room(other=1000)
+# What is killed cannot write down what it covered.
+_WITHOUT_COVERAGE = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
 LEASE = NOW + 600
 
 
@@ -349,7 +351,8 @@ time.sleep(60)
 
 def other_process(path: Path, *numbers: int) -> subprocess.Popen[bytes]:
     code = WORKER.format(tests=str(Path(__file__).resolve().parents[1]))
-    return subprocess.Popen([sys.executable, "-c", code, str(path), *map(str, numbers)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", code, str(path), *map(str, numbers)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=_WITHOUT_COVERAGE)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -615,7 +618,8 @@ print(number)
 
 def test_kill_between_any_two_steps_loses_nothing(tmp_path: Path) -> None:
     code = CRASH.format(tests=str(Path(__file__).resolve().parents[1]))
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=_WITHOUT_COVERAGE)
     kills = int(done.stdout)
     assert kills > 20
     for number in range(kills + 1):
