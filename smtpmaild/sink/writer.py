@@ -42,10 +42,12 @@ from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
 
 NO_SPACE = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 NO_MEMORY = Reply(452, "4.3.1", "Too many messages in flight, try again later")
+# RFC 3463 §3.3: X.2.2 "Mailbox full"; 4yz, for its owner will make room.
+OVER_QUOTA = Reply(452, "4.2.2", "Mailbox is over quota, try again later")
 STORE_FAILED = Reply(451, "4.3.0", "Message could not be stored, try again later")
 
 #: Errors that go away when somebody makes room.
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_NO_ROOM = {errno.ENOSPC: NO_SPACE, errno.EDQUOT: OVER_QUOTA}
 
 #: One is at work, which makes the largest batches; the other joins while the disk is slow. With 20 messages in flight
 #: beside a busy loop: on a fast disk (0.5 ms a sync) 4,000/s however many threads, but 0.083 ms CPU a message with one
@@ -168,7 +170,7 @@ class Health:
 
 def reply_to(error: OSError) -> Reply:
     """What the peer hears: no more than whether room is missing. The cause is in the log."""
-    return NO_SPACE if error.errno in _NO_ROOM else STORE_FAILED
+    return _NO_ROOM.get(error.errno or 0, STORE_FAILED)
 
 
 class _Verb(Enum):

@@ -14,13 +14,13 @@ from stores import PATHS, RECEIVED, Faults, MakeStore, Store, to
 
 from smtpmaild.envelope import Destination
 from smtpmaild.sink import delivery, disk, writer
-from smtpmaild.sink.writer import NO_SPACE, STORE_FAILED
+from smtpmaild.sink.writer import NO_SPACE, OVER_QUOTA, STORE_FAILED
 from smtpmaild.smtp.reply import Reply
 
 SMALL = b"Subject: x\r\n\r\nshort\r\n"
 LARGE = b"The quick brown fox jumps over the lazy dog.\r\n" * 20_000
 STORED = "250 2.0.0 message sent"
-FULL, FAILED = str(NO_SPACE), str(STORE_FAILED)
+FULL, NO_ROOM, FAILED = str(OVER_QUOTA), str(NO_SPACE), str(STORE_FAILED)
 MAILBOXES = [to("alice"), to("bob"), to("carol")]
 DOMAINS = [to("a", "one.example"), to("b", "two.example"), to("c", "one.example")]
 
@@ -218,7 +218,7 @@ def test_different_faults_are_different_replies(make_store: MakeStore, monkeypat
 def test_a_full_disk_pauses_the_store(make_store: MakeStore, faults: Faults) -> None:
     store = make_store(threads=1)
     faults("create", errno.ENOSPC, match="/bob/")
-    assert store.deliver_each(SMALL, to=MAILBOXES) == [STORED, FULL, STORED]
+    assert store.deliver_each(SMALL, to=MAILBOXES) == [STORED, NO_ROOM, STORED]
     assert store.sink.unhealthy() is NO_SPACE
 
 
@@ -254,7 +254,7 @@ def test_a_full_disk_and_one_that_is_read_only(tmp_path: Path, body: bytes) -> N
         with MakeStore(tmp_path) as make_store:
             store = make_store()
             replies = [store.deliver_each(body, to=MAILBOXES) for _ in range(3)]
-            assert replies[-1] == [FULL, FAILED, STORED]
+            assert replies[-1] == [NO_ROOM, FAILED, STORED]
             assert messages(store, "carol") == [body.replace(b"\r\n", b"\n")] * 3
             (tmp_path / "example.com" / "alice" / "fill").unlink()
             assert len(messages(store, "alice")) == sum(said[0] == STORED for said in replies)

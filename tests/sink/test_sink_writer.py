@@ -16,7 +16,7 @@ import pytest
 from stores import PATHS, Faults, MakeStore, Store, to
 
 from smtpmaild.sink import Delivery, delivery, disk, writer
-from smtpmaild.sink.writer import NO_MEMORY, NO_SPACE, STORE_FAILED
+from smtpmaild.sink.writer import NO_MEMORY, NO_SPACE, OVER_QUOTA, STORE_FAILED
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
 
 SMALL = b"Subject: x\r\n\r\nshort\r\n"
@@ -149,7 +149,7 @@ CASES: dict[str, tuple[str, list[str], bytes, dict[str, Any]]] = {
 CALLS = ["mkdir", "create", "write", "copy_file_range", "link", "fsync", "rename"]
 REPLIES = {
     errno.ENOSPC: NO_SPACE,
-    errno.EDQUOT: NO_SPACE,
+    errno.EDQUOT: OVER_QUOTA,
     errno.EIO: STORE_FAILED,
     errno.EACCES: STORE_FAILED,
     errno.EROFS: STORE_FAILED,

@@ -69,7 +69,7 @@ FAULTS = [
     pytest.param("fsync:error=EIO:when=2+2", "451 4.3.0", "EIO", id="fsync-now-and-then"),
     pytest.param("syncfs:error=EIO", "451 4.3.0", "EIO", id="syncfs"),
     pytest.param("/^rename:error=EIO:when=1+3", "451 4.3.0", "EIO", id="rename"),
-    pytest.param("/^rename:error=EDQUOT", "452 4.3.1", "EDQUOT", id="rename-quota", marks=only_whole),
+    pytest.param("/^rename:error=EDQUOT", "452 4.2.2", "EDQUOT", id="rename-quota", marks=only_whole),
     pytest.param("/^rename:error=ENOSPC:when=5", "452 4.3.1", "ENOSPC", id="rename-no-space", marks=only_whole),
     pytest.param("openat:error=ENFILE", "451 4.3.0", "ENFILE", id="open"),
     pytest.param("openat:error=EIO:when=3+4", "451 4.3.0", "EIO", id="open-now-and-then", marks=only_whole),
