@@ -56,12 +56,19 @@ class Daemon:
     """`python -m smtpmaild --config smtp.yaml` in a folder of its own.
 
     listeners: more of them, as lines of the file.  inherited: a socket that it is given as systemd does, by its name.
+    more: further sections of the file.
     """
 
-    def __init__(self, folder: Path, listeners: str = "", inherited: Mapping[str, socket.socket] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        listeners: str = "",
+        inherited: Mapping[str, socket.socket] | None = None,
+        more: str = "",
+    ) -> None:
         self.folder = folder
         self._log = folder / "log"
-        config = write_config(folder, listeners=listeners)
+        config = write_config(folder, more, listeners)
         command = [sys.executable, "-W", "error", "-m", "smtpmaild", "--allow-root", "--config", str(config)]
         with self._log.open("wb") as log:
             self._process = _start(command, inherited or {}, log)
@@ -113,8 +120,8 @@ def _start(command: list[str], inherited: Mapping[str, socket.socket], log: IO[b
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Daemon]:
-    daemon = Daemon(folder)
+def running(folder: Path, listeners: str = "", more: str = "") -> Iterator[Daemon]:
+    daemon = Daemon(folder, listeners, more=more)
     try:
         daemon.port()
         yield daemon
