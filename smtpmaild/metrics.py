@@ -13,6 +13,7 @@ class Metrics:
     """Counted since the process began; only sessions_open goes down again.
 
     sessions_refused: turned away at the door, by a limit or a policy.  sessions_timed_out: ended by a timeout.
+    proxies_refused: connections without the PROXY header that is due, or from elsewhere; they are no sessions.
     messages_*: by the reply to the end of data: 2yz, 5yz, 4yz.  recipients_*: by the reply to RCPT.
     bytes_received: of messages, without dot-stuffing.  policy_errors: exceptions raised by policies and callbacks.
     tls_handshakes: finished ones; tls_handshakes_failed: all others, those of a client that went away among them.
@@ -23,6 +24,7 @@ class Metrics:
     sessions_open: int = 0
     sessions_refused: int = 0
     sessions_timed_out: int = 0
+    proxies_refused: int = 0
     messages_accepted: int = 0
     messages_refused: int = 0
     messages_deferred: int = 0

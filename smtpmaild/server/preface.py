@@ -86,11 +86,12 @@ class Preface(asyncio.BufferedProtocol):
         connection.open(transport, self._proxy if header.source is None else header.source, self._proxy, header)
 
     def _refuse(self, cause: str) -> None:
-        if not self._transport.is_closing():
-            self._listener.door.service.log.warning(
-                "proxy_refused", listener=self._listener.door.name, peer=str(self._proxy), cause=cause
-            )
-            self._transport.abort()
+        if self._transport.is_closing():
+            return
+        service = self._listener.door.service
+        service.metrics.proxies_refused += 1
+        service.log.warning("proxy_refused", listener=service.listener, peer=str(self._proxy), cause=cause)
+        self._transport.abort()
 
     # What the listener calls, as for a Connection
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -271,8 +271,9 @@ class SaysYes(BaseHTTPRequestHandler):
 def nginx(daemon: Daemon, folder: Path, program: str) -> Iterator[tuple[int, int]]:
     """The ports of its TCP proxy and of its mail proxy."""
     handler = type("Handler", (SaysYes,), {"port": daemon.port("trusting")})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as auth:
-        Thread(target=auth.serve_forever, daemon=True).start()
+    with HTTPServer(("127.0.0.1", 0), handler) as auth:
+        answering = Thread(target=auth.serve_forever, daemon=True)
+        answering.start()
         stream, mail = free_port(), free_port()
         ports = {"stream": stream, "mail": mail, "proxied": daemon.port("proxied"), "auth": auth.server_port}
         (folder / "nginx.conf").write_text(NGINX.format(modules=MODULES, folder=folder, **ports))
@@ -285,6 +286,7 @@ def nginx(daemon: Daemon, folder: Path, program: str) -> Iterator[tuple[int, int
             process.terminate()
             process.wait(PATIENCE)
             auth.shutdown()
+            answering.join()
 
 
 def answers(port: int) -> bool:

@@ -144,6 +144,7 @@ def test_stranger_is_not_listened_to(loop: str) -> None:
             assert await at_end(guest) == b""
             await until(lambda: not listener.connections)
         assert house.causes == ["it is not one of trusted_proxies"]
+        assert house.door.service.metrics.proxies_refused == 1
         assert house.seen.sessions == []
 
     run_loop(go(), loop)

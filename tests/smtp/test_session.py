@@ -571,6 +571,7 @@ LINES = [
     b"MAIL FROM:<a@b> SIZE=9999999", b"MAIL FROM:<a@b> X=Y", b"RCPT TO:<u@x>", b"RCPT TO:<\xc3\xa9@x>",
     b"RCPT TO:<postmaster>", b"RCPT TO:<u@[IPv6:::1]>", b"RCPT TO:u@x", b"DATA", b".", b"..", b"DATA x", b"RSET",
     b"RSET x", b"NOOP", b"QUIT x", b"VRFY", b"VRFY u", b"EXPN u", b"HELP", b"TURN", b"XFORWARD NAME=x",
+    b"XCLIENT ADDR=192.0.2.1", b"XCLIENT LOGIN=u",
     b"XFORWARD X=\x1b[2J", b"BDAT 0", b"BDAT 3", b"BDAT 7", b"BDAT 4 LAST", b"BDAT 0 LAST", b"BDAT 2000 LAST",
     b"", b" ", b"Subject: x", b"x" * 300, b"NOOP " + b"x" * 520, b"NOOP \x00", b"NOOP \xc2\x85", b"\xff\xfe",
     b"R\xc5\xbfET",

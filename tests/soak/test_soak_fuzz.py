@@ -145,6 +145,7 @@ VERBS = (
     b"RCPT TO:<mail@local.example>", b"RCPT TO:<mail@refused.example>", b"RCPT TO:<mail@later.example>",
     b"RCPT TO:<mail@local.example> NOTIFY=NEVER", b"RCPT TO:<>", b"rcpt to:<@a,@b:mail@local.example>",
     b"DATA", b"DATA now", b"BDAT", b"BDAT x", b"BDAT 5 LATEST", b"BDAT 0", b"BDAT -1", b"XFORWARD NAME=x", b"STARTTLS",
+    b"XCLIENT ADDR=192.0.2.1",
     b"", b"\x00", b"\xff\xfe", b"QUITE", b"x" * 600, b"MAIL FROM:<\xc3\xbc@c.example> SMTPUTF8",
 )  # fmt: skip
 #: What a session that wants to get somewhere says, one after the other.
