@@ -81,6 +81,8 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
             f"there is no listener {name!r}, only {', '.join(built.doors)}", param_hint="--listener"
         )
 
+    door = built.doors[name]
+
     # As the daemon does: what root stores in a mailbox, the user of the config could not touch.
     identity = privileges.settle(config.user or "", config.group or "", allow_root=config.allow_root or allow_root)
     privileges.prepare_process()
@@ -95,7 +97,12 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
         for companion in built.companions:
             companion.start(loop)
         try:
-            await serve_standard_io(built.doors[name].service, built.doors[name].timeouts.command)
+            await serve_standard_io(
+                door.service,
+                door.timeouts.command,
+                None if door.tls is None else door.tls.context,
+                is_implicit=door.tls is not None and door.tls.is_implicit,
+            )
         finally:
             for companion in built.companions:
                 await companion.stop()

@@ -30,8 +30,8 @@ class StreamSession:
     """One session.
 
     idle_timeout: seconds for the peer to send something or to take what we send, 0 for ever.  error_sleep_time:
-    seconds to wait before each 4yz and 5yz, in this session only.  context: what STARTTLS begins with; None where the
-    service does not offer it.
+    seconds to wait before each 4yz and 5yz, in this session only.  context: what TLS begins with; None where there is
+    none.  is_implicit: it comes before the banner, not after STARTTLS.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class StreamSession:
         idle_timeout: float = 300.0,
         error_sleep_time: float = 0.0,
         context: ssl.SSLContext | None = None,
+        is_implicit: bool = False,
     ) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._idle_timeout = idle_timeout or None
         self._error_sleep_time = error_sleep_time
         self._context = context
+        self._converse_first = self._converse_within_tls if is_implicit else self._converse
         self.dialogue = Dialogue(service, peer, self._spawn, self._changed.set)
 
     async def run(self, reader: Reader, writer: Writer) -> None:
@@ -59,7 +61,7 @@ class StreamSession:
         try:
             if isinstance(writer, asyncio.StreamWriter) and (tls := writer.get_extra_info("ssl_object")) is not None:
                 self.dialogue.secure(facts_of(tls), channel_binding(tls))
-            await self._converse(reader, writer)
+            await self._converse_first(reader, writer)
         except OSError as error:  # TimeoutError too: the peer does not read its replies
             reason = str(error) or "timeout while sending"
         finally:
@@ -120,10 +122,13 @@ class StreamSession:
         task.add_done_callback(self._tasks.discard)
 
 
-async def serve_standard_io(service: Service, idle_timeout: float, context: ssl.SSLContext | None = None) -> None:
+async def serve_standard_io(
+    service: Service, idle_timeout: float, context: ssl.SSLContext | None = None, *, is_implicit: bool = False
+) -> None:
     """One session on standard input and output, as inetd starts them; its peer is that of the socket on them, if any.
 
     Whoever calls starts the stores of the service before and stops them after.
     """
     async with open_streams(0, 1) as (reader, writer, peer):
-        await StreamSession(service, peer, idle_timeout=idle_timeout, context=context).run(reader, writer)
+        session = StreamSession(service, peer, idle_timeout=idle_timeout, context=context, is_implicit=is_implicit)
+        await session.run(reader, writer)

@@ -34,6 +34,7 @@ from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Companion, Plan
 from smtpmaild.server.sockets import SocketTable, name_of
+from smtpmaild.server.unraisable import log_unraisable
 from smtpmaild.sink import Sink
 
 #: Signals that mean something to a daemon; a supervisor holds them back while it forks.
@@ -380,6 +381,7 @@ def serve(
     SIGNALS are blocked when this is called, so that none comes before there is an ear for it.
     """
     plan.log_start()
+    log_unraisable(plan.log)
     try:
         return _serve(plan, sockets, counts, superior, connect)
     finally:
