@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import idna
 
-from smtpmaild.smtp.events import Auth, AuthResponse, Body, Connected, EndOfData, Event, Hello
+from smtpmaild.smtp.events import Auth, AuthResponse, Body, Connected, EndOfData, Event, Hello, XClient
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, ServerOptions
 from smtpmaild.smtp.reply import AUTHENTICATED, Reply
 from smtpmaild.smtp.session import ServerSession
@@ -139,8 +139,8 @@ def codes(output: bytes) -> list[int]:
 
 
 def has_enhanced_codes(event: Event) -> bool:
-    """False for the greeting, and the replies to HELO and EHLO."""
-    return not isinstance(event, Connected | Hello)
+    """False for the greeting, the one after XCLIENT too, and the replies to HELO and EHLO."""
+    return not isinstance(event, Connected | XClient | Hello)
 
 
 GREETING = b"EHLO client.example\r\n"
