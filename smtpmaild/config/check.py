@@ -44,7 +44,7 @@ def _is_known(config: Config, broken: Broken, finding: Finding) -> bool:
     """True where the file has a mistake already, from which this one may only follow."""
     document = config.document
     return (
-        broken.covers(finding.loc)
+        any(map(broken.covers, (finding.loc, *finding.rests_on)))
         or (broken != NOTHING_BROKEN and finding.severity == "warning")
         or (document is not None and document.is_broken(finding.loc))
     )

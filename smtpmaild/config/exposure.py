@@ -8,12 +8,13 @@ that somebody else opened, whatever is behind a proxy. Sender addresses are no p
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from smtpmaild.config.check_tls import clients_of
 from smtpmaild.config.coverage import hides, joined
 from smtpmaild.config.findings import Finding, Findings
 from smtpmaild.config.listeners import Listener
+from smtpmaild.config.mistakes import Severity
 from smtpmaild.config.models import Config
 from smtpmaild.config.names import IpNetwork
 from smtpmaild.config.rules import RelayRule
@@ -35,41 +36,43 @@ _SHORTEST_PREFIX = {4: 8, 6: 19}
 def open_relays(config: Config) -> Findings:
     """Rules by which strangers could send to strangers, or fill a store."""
     for number, rule in enumerate(config.relay_rules):
-        if (rule.relay is None and rule.deliver is None) or not _is_for_strangers(rule, config):
-            continue
         if rule.relay is not None:
             message = f"rule '{rule.name}' is an open relay: strangers may send anywhere; name the clients or domains"
-            yield Finding(("relay_rules", number, "name"), message)
-        else:
+        elif rule.deliver is not None:
             message = f"rule '{rule.name}' takes whatever strangers bring, for any domain"
-            yield Finding(("relay_rules", number, "name"), message, "warning")
+        else:
+            continue
+        before = [("relay_rules", index) for index in range(number)]
+        for door in _open_to_strangers(number, config):
+            severity: Severity = "error" if rule.relay is not None else "warning"
+            yield Finding(("relay_rules", number, "name"), message, severity, rests_on=(("listeners", door), *before))
 
 
-def _is_for_strangers(rule: RelayRule, config: Config) -> bool:
-    """True if a stranger can send to everybody by this rule, and no rule before it refuses him."""
+def _open_to_strangers(number: int, config: Config) -> Iterator[int]:
+    """The listeners by which a stranger can send to everybody by this rule, and no rule before it refuses him."""
+    rule = config.relay_rules[number]
     if rule.authenticated or rule.users or rule.client_certificates or rule.client_names:
-        return False
+        return
     if rule.to_domains or rule.to_addresses or not _has_strangers(rule.from_networks):
-        return False
-    doors = _doors(rule, config)
-    before = [one for one in _before(rule, config.relay_rules) if one.relay is None and one.deliver is None]
-    return any(_lets_in(config, door) and not _is_refused(rule, door, before) for door in doors)
+        return
+    before = [one for one in config.relay_rules[:number] if one.relay is None and one.deliver is None]
+    for door in _doors(rule, config):
+        listener = config.listeners[door]
+        if _lets_in(config, listener) and not _is_refused(rule, listener, before):
+            yield door
 
 
-def _doors(rule: RelayRule, config: Config) -> list[Listener]:
-    """The listeners that a rule is asked at."""
-    return [listener for listener in config.listeners if not rule.listeners or listener.name in rule.listeners]
+def _doors(rule: RelayRule, config: Config) -> list[int]:
+    """The listeners that a rule is asked at, by their numbers."""
+    return [
+        number
+        for number, listener in enumerate(config.listeners)
+        if not rule.listeners or listener.name in rule.listeners
+    ]
 
 
 def _has_strangers(networks: Sequence[IpNetwork]) -> bool:
     return not networks or any(network.prefixlen < _SHORTEST_PREFIX[network.version] for network in joined(networks))
-
-
-def _before(rule: RelayRule, rules: Iterable[RelayRule]) -> Iterator[RelayRule]:
-    for one in rules:
-        if one is rule:
-            return
-        yield one
 
 
 def _is_refused(rule: RelayRule, door: Listener, before: Sequence[RelayRule]) -> bool:
@@ -104,9 +107,11 @@ def rules_for_nobody(config: Config) -> Findings:
     """Rules for clients of a kind that none of their listeners lets in."""
     for number, rule in enumerate(config.relay_rules):
         doors = _doors(rule, config)
+        rests_on = [("listeners", door) for door in doors]
         for key, is_asked, comes_in, reason in _KINDS:
-            if doors and is_asked(rule) and not any(comes_in(config, door) for door in doors):
-                yield Finding(("relay_rules", number, key), f"rule '{rule.name}' matches nobody: {reason}", of_key=True)
+            if doors and is_asked(rule) and not any(comes_in(config, config.listeners[door]) for door in doors):
+                message = f"rule '{rule.name}' matches nobody: {reason}"
+                yield Finding(("relay_rules", number, key), message, of_key=True, rests_on=rests_on)
 
 
 def _may_sign_in(_: Config, door: Listener) -> bool:
