@@ -103,7 +103,16 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # the file, the log, the one who knows them all
     "config": Allowed(
-        ours=("smtp.*", "policy.builtin", "policy.options", "sink.builtin", "routing", "envelope", "idn")
+        ours=(
+            "smtp.*",
+            "policy.builtin",
+            "policy.options",
+            "policy.senders",
+            "sink.builtin",
+            "routing",
+            "envelope",
+            "idn",
+        )
         + ("auth.accounts", "auth.throttle", "auth.users_file", "tls.settings", "tls.contexts"),
         others=("pydantic", "pydantic_core", "yaml"),
         banned=frozenset({"asyncio", "uvloop"}),

@@ -6,14 +6,17 @@ import errno
 import ipaddress
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from smtpmaild.auth.accounts import Accounts, UsersFileError, canonical
 from smtpmaild.auth.users_file import read
 from smtpmaild.config.findings import Finding, Findings
 from smtpmaild.config.models import Config
+from smtpmaild.config.policies import Policies
 from smtpmaild.config.rights import rights_of
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
+from smtpmaild.config.yaml_nodes import Loc
+from smtpmaild.policy.senders import EVERY, SendersOptions
 
 
 def _doors(config: Config) -> Findings:
@@ -79,6 +82,35 @@ def _users_file(config: Config) -> Findings:
             yield from _without_scram(config, path, accounts)
 
 
+def _unknown_users(config: Config) -> Findings:
+    """Users whom rules and policies name, and who have no account."""
+    path = config.accounts.users_file if config.accounts is not None else None
+    named = [*_named_users(config)] if path is not None else []
+    if path is None or not named:
+        return
+    try:
+        with rights_of(config.user, config.group):
+            accounts, _ = read(path)
+    except (OSError, UsersFileError):  # told above
+        return
+    for loc, user in named:
+        if canonical(user) not in accounts.by_name:
+            yield Finding(loc, f"there is no account '{user}' in {path}", "warning", of_key=isinstance(loc[-1], str))
+
+
+def _named_users(config: Config) -> Iterator[tuple[Loc, str]]:
+    for number, rule in enumerate(config.relay_rules):
+        for index, user in enumerate(rule.users):
+            yield ("relay_rules", number, "users", index), user
+    sections: list[tuple[Loc, Policies]] = [(("policies",), config.policies)]
+    sections += [(("listeners", number, "policies"), one.policies) for number, one in enumerate(config.listeners)]
+    for loc, policies in sections:
+        senders = policies.options()["senders"]
+        assert isinstance(senders, SendersOptions)
+        for user in senders.users.keys() - {EVERY}:
+            yield (*loc, "senders", "users", user), user
+
+
 def _without_scram(config: Config, path: str, accounts: Accounts) -> Findings:
     """Listeners that want SCRAM by name, and do not get it."""
     name = next(iter(accounts.without_scram), "")
@@ -126,5 +158,6 @@ SIGNING_IN_CHECKS: Sequence[Callable[[Config], Findings]] = (
     _unused_accounts,
     _clear_text,
     _users_file,
+    _unknown_users,
     _dovecot_socket,
 )

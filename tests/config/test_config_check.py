@@ -142,3 +142,38 @@ def test_socket_folder_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.Monk
     assert not any(str(tmp_path) in mistake.message for mistake in check(config))
     monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as root everything is ours
     assert f"{tmp_path}: Permission denied" in [mistake.message for mistake in check(config)]
+
+
+NAMED_USERS = """\
+listeners:
+  - name: submission
+    listen: ["127.0.0.1:2587"]
+    tls: optional
+    auth: optional
+    policies: {senders: {users: {dora: "*", carol: "*"}}}
+tls: {self_signed: true}
+accounts: {users_file: users}
+local_domains: {example.com: {deliver: mail}}
+deliver_to: {mail: {type: discard}}
+relay_rules:
+  - {name: some, users: [ALICE, bob], reject: true}
+policies:
+  senders:
+    users:
+      "*": [example.com]
+      Eve: "*"
+"""
+
+
+def test_users_without_an_account_are_doubted(tmp_path: Path) -> None:
+    path = str(tmp_path / "smtp.yaml")
+    assert [(warning.line, warning.message) for warning in load_text(NAMED_USERS, path, {}).warnings] == [
+        (8, f"there is no {tmp_path}/users yet, so nobody can sign in: `smtpmaild user add` makes it")
+    ]
+    (tmp_path / "users").write_text("Alice:*\ncarol:*\n")
+    (tmp_path / "users").chmod(0o600)
+    assert [(warning.line, warning.message) for warning in load_text(NAMED_USERS, path, {}).warnings] == [
+        (6, f"there is no account 'dora' in {tmp_path}/users"),
+        (12, f"there is no account 'bob' in {tmp_path}/users"),
+        (15, f"there is no account 'eve' in {tmp_path}/users"),
+    ]
