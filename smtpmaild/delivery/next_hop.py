@@ -130,18 +130,18 @@ class NextHops:
         self._hosts[name, port] = loop.time() + _KEEP_HOST, addresses  # as many as the config has hosts
         return addresses
 
-    async def _mail_hosts(self, domain: str) -> list[str]:
-        """Names of the hosts that take mail for it, best first."""
+    async def _mail_hosts(self, domain: str) -> Sequence[_Mx]:
+        """The hosts that take mail for it, best first."""
         records = [record for record in await self._ask(domain, RdataType.MX) if isinstance(record, _Mx)]
         if not records:
-            return [domain]  # RFC 5321 §5.1: "as if it was associated with an implicit MX RR"
+            return [_Mx(0, domain)]  # RFC 5321 §5.1: "as if it was associated with an implicit MX RR"
         # RFC 7505 §3: "A domain that advertises a null MX MUST NOT advertise any other MX RR." Whose does has others.
         hosts = [record for record in records if record.host]
         if not hosts:
             raise NowhereError(556, "5.1.10", f"The domain {domain} takes no mail (null MX)")
         self.shuffle.shuffle(hosts)
         hosts.sort(key=lambda record: record.preference)
-        return [record.host for record in self._better_than_us(domain, hosts)]
+        return self._better_than_us(domain, hosts)
 
     def _better_than_us(self, domain: str, hosts: Sequence[_Mx]) -> list[_Mx]:
         # RFC 5321 §5.1: "any hosts in the list that are at the same or lower priority than the local host are removed".
@@ -152,33 +152,27 @@ class NextHops:
         return better
 
     async def _endpoints(
-        self, domain: str, hosts: Sequence[str], port: int, versions: Sequence[IpVersion]
+        self, domain: str, hosts: Sequence[_Mx], port: int, versions: Sequence[IpVersion]
     ) -> list[Endpoint]:
-        found: list[Endpoint] = []
+        found: list[tuple[int, Endpoint]] = []
         failure: Exception | None = None
-        for host in hosts[:_MOST_HOSTS]:
+        for record in hosts[:_MOST_HOSTS]:
             try:
-                addresses = await self._addresses(host, versions)
+                addresses = await self._addresses(record.host, versions)
             except _UnknownDomainError:
-                if host == domain:
-                    raise
                 continue
             except (dns.exception.DNSException, OSError) as error:
                 failure = error
                 continue
-            if not self._are_others(addresses):
+            if any(address in self.ours for address in addresses):
+                # A name for us that nobody told us of counts as our own name does.
+                found = [entry for entry in found if entry[0] < record.preference]
+                failure = failure or self._loop(domain)
                 break
-            found += [Endpoint(host, address, port) for address in addresses]
-        else:
-            if not found and failure is None:
-                raise NowhereError(550, "5.4.4", f"No mail server of {domain} has an address")
+            found += [(record.preference, Endpoint(record.host, address, port)) for address in addresses]
         if not found:
-            raise failure or self._loop(domain)
-        return found
-
-    def _are_others(self, addresses: Sequence[str]) -> bool:
-        """None of them is ours: a name of ours that nobody told us of ends the list as our own name does."""
-        return not any(address in self.ours for address in addresses)
+            raise failure or NowhereError(550, "5.4.4", f"No mail server of {domain} has an address")
+        return [endpoint for _, endpoint in found]
 
     def _loop(self, domain: str) -> NowhereError:
         return NowhereError(554, "5.4.6", f"Mail for {domain} would come back to this host")

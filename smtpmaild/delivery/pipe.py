@@ -11,9 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import signal
+import subprocess
+import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import IO, Annotated, BinaryIO, Literal
 
 from pydantic import Field
 
@@ -28,8 +33,8 @@ from smtpmaild.smtp.reply import Reply
 
 #: Octets of what a command prints that are kept.
 _MOST_OUTPUT = 4096
-#: Seconds that output is waited for when the command has ended and something that it left behind holds on to it.
-_LAST_WORDS = 1.0
+#: Commands at one time: each has a thread.
+_MOST_COMMANDS = 16
 
 #: sysexits.h, with the status codes that Postfix gives them.
 EXIT_CODES: Mapping[int, tuple[str, str]] = {
@@ -65,46 +70,36 @@ class PipeOptions(AgentOptions):
 
 
 class PipeAgent:
-    """Runs the command once for each recipient, one after the other."""
+    """Runs the command once for each recipient, one after the other; messages at one time have threads of their own."""
 
     def __init__(self, options: PipeOptions, shared: Shared) -> None:
         self._options = options
         self._log = shared.log
+        self._threads = ThreadPoolExecutor(_MOST_COMMANDS, "pipe")
 
     async def deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
         return await attempt(self._log, self._deliver, message, recipients)
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def _deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
         return [Outcome(await self._run(message, recipient), passed=Passed.IN) for recipient in recipients]
 
     async def _run(self, message: QueuedMessage, recipient: QueuedRecipient) -> Reply:
+        command = _Command(self._options, _environment(message, recipient))
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._options.command,
-                cwd=self._options.directory,
-                env=_environment(message, recipient),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
+            status = await loop.run_in_executor(self._threads, command.run, message.body)
+        except _NotStartedError as error:
             self._log.error("command_not_started", command=self._options.command[0], cause=str(error))
             return Reply(451, "4.3.5", "The delivery command cannot be run")
-        output = bytearray()
-        try:
-            async with asyncio.timeout(self._options.timeout):
-                status = await _converse(process, message.body, output)
-        except TimeoutError:
-            return Reply(451, "4.3.0", _with_output("The delivery command took too long", output))
         except OSError as error:
             return Reply(451, "4.3.0", f"Cannot read the message: {error.strerror}")
-        finally:
-            await _end(process)
-        return _reply(status, output)
+        except asyncio.CancelledError:
+            command.kill()
+            raise
+        return _reply(status, command.output)
 
 
 def _environment(message: QueuedMessage, recipient: QueuedRecipient) -> dict[str, str]:
@@ -119,48 +114,122 @@ def _environment(message: QueuedMessage, recipient: QueuedRecipient) -> dict[str
     }
 
 
-async def _converse(process: asyncio.subprocess.Process, body: Body, output: bytearray) -> int:
-    """Its exit status, negative for a signal. Raises OSError when the message cannot be read."""
-    assert process.stdin is not None and process.stdout is not None
-    listening = asyncio.create_task(_listen(process.stdout, output))
-    try:
-        await _feed(process.stdin, body)
-        status = await process.wait()
-        await asyncio.wait([listening], timeout=_LAST_WORDS)
-        return status
-    finally:
-        listening.cancel()
+class _NotStartedError(Exception):
+    """It cannot be run at all."""
 
 
-async def _feed(stdin: asyncio.StreamWriter, body: Body) -> None:
-    stream = await asyncio.to_thread(body.open)
-    try:
-        while block := await asyncio.to_thread(stream.read, BLOCK):
-            stdin.write(block)
-            await stdin.drain()
-        stdin.close()
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it knows enough: its exit code says what of
-    finally:
-        stream.close()
+class _Command:
+    """One run, in a thread. output: the beginning of what it prints."""
 
+    def __init__(self, options: PipeOptions, environment: Mapping[str, str]) -> None:
+        self.output = bytearray()
+        self._options = options
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_killed = False
 
-async def _listen(stdout: asyncio.StreamReader, output: bytearray) -> None:
-    while block := await stdout.read(BLOCK):
-        output += block[: _MOST_OUTPUT - len(output)]
+    def run(self, body: Body) -> int | None:
+        """Its exit status, negative for a signal, None where its time was up. Raises OSError for an unreadable body."""
+        deadline = time.monotonic() + self._options.timeout
+        with body.open() as message:
+            process = self._start()
+            try:
+                self._converse(process, message, deadline)
+                return process.poll()
+            finally:
+                self.kill()
+                process.wait()
+                self._close(process)
 
+    def kill(self) -> None:
+        """It, and what it started, unless it has ended by itself. From any thread."""
+        self._is_killed = True
+        process = self._process
+        if process is not None and process.returncode is None:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Whatever happened: it is gone, and so is what it started, where it did not end by itself."""
-    if process.returncode is None:
+    def _start(self) -> subprocess.Popen[bytes]:
         try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        await process.wait()
+            # The operator's argv, and no shell.
+            process = self._process = subprocess.Popen(  # noqa: S603
+                self._options.command,
+                cwd=self._options.directory,
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise _NotStartedError(str(error)) from None
+        if self._is_killed:  # meanwhile
+            self.kill()
+        return process
+
+    def _converse(self, process: subprocess.Popen[bytes], message: BinaryIO, deadline: float) -> None:
+        """Write to it and listen to it until it has ended, or its time is up."""
+        assert process.stdin is not None and process.stdout is not None
+        ended = os.pidfd_open(process.pid)
+        with selectors.DefaultSelector() as selector:
+            for stream in (process.stdin, process.stdout):
+                os.set_blocking(stream.fileno(), False)
+            selector.register(process.stdin, selectors.EVENT_WRITE, _Feed(process.stdin, message).step)
+            selector.register(process.stdout, selectors.EVENT_READ, partial(self._listen, process.stdout))
+            selector.register(ended, selectors.EVENT_READ)
+            try:
+                while (seconds := deadline - time.monotonic()) > 0:
+                    ready = [key for key, _ in selector.select(seconds)]
+                    for key in ready:
+                        if key.data is not None and not key.data():
+                            selector.unregister(key.fileobj)
+                    if any(key.fileobj == ended for key in ready):
+                        self._listen(process.stdout)  # its last words; who it left behind may go on talking
+                        return
+            finally:
+                os.close(ended)
+
+    def _listen(self, stdout: IO[bytes]) -> bool:
+        """False when there is no more."""
+        block = stdout.read(BLOCK)  # None: nothing now
+        self.output += (block or b"")[: _MOST_OUTPUT - len(self.output)]
+        return block != b""
+
+    @staticmethod
+    def _close(process: subprocess.Popen[bytes]) -> None:
+        for stream in (process.stdin, process.stdout):
+            assert stream is not None
+            stream.close()
 
 
-def _reply(status: int, output: bytearray) -> Reply:
+class _Feed:
+    """The message on its way into a pipe that takes what fits."""
+
+    def __init__(self, stdin: IO[bytes], message: BinaryIO) -> None:
+        self._stdin = stdin
+        self._message = message
+        self._left = memoryview(b"")
+
+    def step(self) -> bool:
+        """Write what the pipe takes now; False when all is written, or nobody reads."""
+        if not self._left:
+            self._left = memoryview(self._message.read(BLOCK))
+        if self._left:
+            try:
+                self._left = self._left[self._stdin.write(self._left) or 0 :]
+                return True
+            except BrokenPipeError:
+                pass  # it knows enough: its exit code says what of
+        self._stdin.close()
+        return False
+
+
+def _reply(status: int | None, output: bytearray) -> Reply:
+    if status is None:
+        return Reply(451, "4.3.0", _with_output("The delivery command took too long", output))
     if status == 0:
         return Reply(250, "2.0.0", "Delivered to the command")
     if status < 0:

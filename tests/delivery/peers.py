@@ -148,13 +148,16 @@ class _Conversation:
     async def auth(self, line: str) -> None:
         _, mechanism, *initial = line.split()
         password = self.peer.script.password
+        if "AUTH" in self.peer.script.replies:
+            await self.other(line)
+            return
         if mechanism == "PLAIN":
             is_right = base64.b64decode(initial[0]) == f"\0user\0{password}".encode()
         elif mechanism == "LOGIN":
             is_right = [await self.ask(b"User:"), await self.ask(b"Password:")] == [b"user", password.encode()]
         else:
             is_right = await self.scram(base64.b64decode(initial[0]))
-        await self.say(self.peer.reply("AUTH", "235 2.7.0 welcome" if is_right else "535 5.7.8 wrong"))
+        await self.say("235 2.7.0 welcome" if is_right else "535 5.7.8 wrong")
 
     async def ask(self, question: bytes) -> bytes:
         await self.say(f"334 {base64.b64encode(question).decode()}")
