@@ -5,6 +5,8 @@
 #              -v mail:/var/spool/smtpmaild -v state:/var/lib/smtpmaild smtpmaild
 #
 # That is config/examples/container.yaml; for a file of your own add -v ./smtp.yaml:/etc/smtpmaild/smtp.yaml:ro.
+# Certificates come in the same way, -v ./tls:/etc/smtpmaild/tls:ro, with keys that user 65532 can read; renewed files are
+# noticed.
 # A directory of the host that is mounted as a volume must be writable for user 65532.
 # Built and started for real by tests/container.py.
 
@@ -19,7 +21,7 @@ COPY smtpmaild smtpmaild
 # Two environments: pip works from one of them and leaves nothing of itself in the other, which is what ships.
 RUN python3 -m venv /tmp/pip \
  && python3 -m venv --without-pip /opt/smtpmaild \
- && /tmp/pip/bin/pip --python /opt/smtpmaild/bin/python install --no-cache-dir '.[auth]' \
+ && /tmp/pip/bin/pip --python /opt/smtpmaild/bin/python install --no-cache-dir '.[all]' \
  && /opt/smtpmaild/bin/smtpmaild --version
 
 FROM ${BASE}

@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint types coverage soak bench schema clean
+.PHONY: run test lint types coverage soak bench bench-tls schema clean
 
 # config/smtp.yaml listens on loopback only, so that trying it out as root is no risk.
 run: $(VENV)/.installed
@@ -33,6 +33,10 @@ soak: $(VENV)/.test-installed
 
 bench: $(VENV)/.test-installed
 	$(BIN)/python bench/run.py
+
+# What TLS costs: beside the same without it, and handshakes beside sessions that are open.
+bench-tls: $(VENV)/.test-installed
+	$(BIN)/python bench/tls.py
 
 schema: $(VENV)/.installed
 	$(BIN)/smtpmaild schema > smtpmaild/config/smtpmaild.schema.json

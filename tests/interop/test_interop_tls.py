@@ -225,6 +225,14 @@ def test_openssl_may_not_renegotiate(daemon: Daemon, needs_program: NeedsProgram
 
 
 @pytest.mark.debian
+@pytest.mark.parametrize("group", ["ffdhe2048", "ffdhe8192"])
+def test_openssl_may_not_ask_for_dear_key_exchanges(daemon: Daemon, needs_program: NeedsProgram, group: str) -> None:
+    client = [needs_program("openssl"), "s_client", "-connect", f"{IMPLICIT}:{daemon.port('implicit')}"]
+    done = subprocess.run([*client, "-groups", group], input=b"", capture_output=True, timeout=PATIENCE, check=False)
+    assert b"handshake failure" in done.stderr
+
+
+@pytest.mark.debian
 def test_msmtp(daemon: Daemon, folder: Path, needs_program: NeedsProgram, message: str) -> None:
     for listener, host, starttls in (("required", REQUIRED, "on"), ("implicit", IMPLICIT, "off")):
         command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import ssl
 from dataclasses import replace
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from authority import client_context, issue, write_ca
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from smtpmaild.envelope import ClientCertificate
 from smtpmaild.tls import contexts, self_signed
@@ -113,6 +117,36 @@ def test_only_ciphers_of_today(tmp_path: Path) -> None:
     assert all(name.startswith("TLS_") or ("ECDHE" in name and ("GCM" in name or "POLY" in name)) for name in names)
     assert context.options & ssl.OP_NO_RENEGOTIATION
     assert context.options & ssl.OP_NO_COMPRESSION
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP384R1()), rsa.generate_private_key(65537, 2048)])
+def test_keys_of_other_kinds(
+    tmp_path: Path, version: ssl.TLSVersion, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+) -> None:
+    """The one group for the key exchange says nothing of the certificate's own key."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "mx.example.com")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "both.pem").write_bytes(pem)
+    files = CertificateFiles(f"{tmp_path}/both.pem", f"{tmp_path}/both.pem")
+    client = client_context()
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.minimum_version = client.maximum_version = version
+    _, theirs = shake(client, load_all(TlsSettings((files,)), "none")[0].context, "mx.example.com")
+    assert facts_of(theirs).version == version.name.replace("_", ".")
 
 
 def test_channel_bindings(tmp_path: Path) -> None:
