@@ -76,10 +76,14 @@ class Wording:
         """The keys that are valid in the mapping at a location."""
         return [key for schema in self._schemas(loc) for key in schema.get("properties", ())]
 
-    def home(self, key: str) -> str:
+    def home(self, key: str, parent: Loc) -> str:
         """`; it belongs under limits`, for a key that stands in the wrong section."""
         sections = [section for section in self.keys(()) if key in self.keys((section,))]
-        return f"; it belongs under {sections[0]}" if sections else ""
+        if not sections:
+            return ""
+        # A listener has sections of the same names.
+        is_namesake = parent[-1:] == (sections[0],)
+        return f"; it belongs under {sections[0]}{' for all listeners' if is_namesake else ''}"
 
     def values(self, loc: Loc) -> list[str]:
         """The words that are valid at a location."""
@@ -126,7 +130,7 @@ def _unknown_key(wording: Wording, error: ErrorDetails) -> str:
     section = wording.section(tuple(parent))
     if key in _LATER_KEYS:
         return f"'{key}'{section} comes with a later version"
-    hint = did_you_mean(str(key), wording.keys(tuple(parent))) or wording.home(str(key))
+    hint = did_you_mean(str(key), wording.keys(tuple(parent))) or wording.home(str(key), tuple(parent))
     return f"unknown key '{key}'{section}{hint}"
 
 

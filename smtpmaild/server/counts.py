@@ -83,7 +83,7 @@ class WorkerCounts:
         self._key = counts.key
         self._workers = counts.workers
         self._row = row
-        self._known: dict[IpAddress | tuple[str, IpAddress | None], tuple[tuple[int, int], ...]] = {}
+        self._known: dict[IpAddress | tuple[str, IpAddress | None] | None, tuple[tuple[int, int], ...]] = {}
 
     def enter(self, ip: IpAddress | None, name: str = "") -> Occupancy:
         """Count a connection; the answer includes it. None: a client without an address, on a Unix socket.
@@ -112,9 +112,7 @@ class WorkerCounts:
     def _lines(self, ip: IpAddress | None, name: str) -> tuple[tuple[int, int], ...]:
         """Where the lines of this client begin: (first table, second table) for its address, for its network and, where
         there is one, for the name."""
-        if ip is None and not name:
-            return ()
-        client = (name, ip) if name or ip is None else ip
+        client = (name, ip) if name else ip
         lines = self._known.get(client)
         if lines is None:
             lines = tuple(self._work_out(ip, name.encode()))
