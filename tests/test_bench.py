@@ -32,6 +32,14 @@ def test_memory_of_idle_sessions(tmp_path: Path) -> None:
     assert "ms" in table
 
 
+def test_replies_beside_passwords() -> None:
+    words = [sys.executable, str(RUN.with_name("auth.py")), "--seconds=0.2", "--attackers=3"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("beside 3") == 2
+    assert "(0 passwords" not in done.stdout
+
+
 @pytest.mark.debian
 def test_peer_takes_part(needs_program: Callable[[str], str], tmp_path: Path) -> None:
     needs_program("smtp-sink")
