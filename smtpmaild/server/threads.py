@@ -15,7 +15,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 #: The least that a thread can claim of a processor that others want too; an idle one it has whole. Beside a hundred
-#: sessions that try passwords (bench/auth.py, 64 MiB hashes) the 99th percentile of a reply is 7 ms with it, 28 without.
+#: sessions that try passwords (bench/auth.py, 64 MiB hashes) the 99th percentile of a reply is 7 ms, without it 28.
 _NICENESS = 19
 
 
