@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
+from authority import with_certificates
 
 from smtpmaild.config import ConfigError, load_text
 from smtpmaild.config.models import Config
 from smtpmaild.config.salvage import NOTHING_BROKEN, mend
+from smtpmaild.config.schema import config_schema
 from smtpmaild.config.yaml_nodes import Loc, Value
 
 WHOLE: dict[str, Value] = {
@@ -94,3 +98,25 @@ def test_what_cannot_be_mended_is_told_all_the_same() -> None:
         "missing key 'name' in relay_rules.2",
         "unknown key 'nam' in relay_rules.2; did you mean 'name'?",
     ]
+
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "config").rglob("*.yaml"))
+KEYS = {key for part in config_schema()["$defs"].values() for key in part.get("properties", ())}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_a_misspelled_key_is_the_only_mistake(path: Path, tmp_path: Path) -> None:
+    """Nothing else is said of an example that is right but for one key, wherever that is."""
+    text = with_certificates(path, tmp_path).read_text()
+    environment = {"MAIL_HOST": "mx.example.com", "MAIL_DOMAIN": "example.com"}
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        for found in re.finditer(r"\b([a-z_]+):(?=\s|$)", line.partition("#")[0]):
+            if found[1] not in KEYS:
+                continue
+            misspelled = f"{line[: found.end(1)]}zz{line[found.end(1) :]}"
+            broken = "\n".join([*lines[:number], misspelled, *lines[number + 1 :]])
+            with pytest.raises(ConfigError) as caught:
+                load_text(broken, str(path), environment)
+            told = [one.message for one in caught.value.mistakes]
+            assert all(one.startswith(("unknown key", "missing key")) for one in told), (misspelled, told)
