@@ -121,7 +121,7 @@ def test_utf8_stands_only_in_smtputf8_messages() -> None:
 
 
 @given(hello=st.text(), is_utf8=st.booleans())
-@example("[0]", is_utf8=False)
+@example(hello="[0]", is_utf8=False)
 def test_any_hello_makes_one_field_of_three_tokens(hello: str, is_utf8: bool) -> None:
     field = trace.received(envelope(hello=hello, is_utf8=is_utf8))
     lines = field.decode().split("\r\n")
