@@ -41,7 +41,7 @@ def received(envelope: Envelope, *, hides_client: bool = False) -> bytes:
         f"{'' if envelope.tls is None else _encryption(envelope.tls)}"
         # §7.2: a `for` clause with more than one recipient would show blind copies to everyone.
         f"{_for(recipients[0].address) if len(recipients) == 1 else ''};\r\n"
-        f"\t{_date(int(envelope.received_at))}\r\n"
+        f"\t{date_text(envelope.received_at)}\r\n"
     )
     return text.encode("utf-8" if envelope.is_utf8 else "ascii", "replace")
 
@@ -73,7 +73,12 @@ def delivered_to(text: str) -> bytes:
 
 def date(envelope: Envelope) -> bytes:
     """A Date field (RFC 5322 §3.6.1) for a message that came without: when it came."""
-    return f"Date: {_date(int(envelope.received_at))}\r\n".encode("ascii")
+    return f"Date: {date_text(envelope.received_at)}\r\n".encode("ascii")
+
+
+def date_text(seconds: float) -> str:
+    """Seconds since the epoch as a header field has them (RFC 5322 §3.3), in UTC."""
+    return _date_text(int(seconds))
 
 
 def message_id(envelope: Envelope) -> bytes:
@@ -102,8 +107,8 @@ def _harmless(hello: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _date(second: int) -> str:
-    # RFC 5322 §3.3. Cached because thousands of messages share a second.
+def _date_text(second: int) -> str:
+    # Cached because thousands of messages share a second.
     at = time.gmtime(second)
     return (
         f"{_DAYS[at.tm_wday]}, {at.tm_mday} {_MONTHS[at.tm_mon]} {at.tm_year} "
