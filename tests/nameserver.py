@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 
 import dns.flags
 import dns.message
@@ -67,3 +68,26 @@ async def name_server(
         yield server
     finally:
         transport.close()
+
+
+@contextmanager
+def name_server_beside(records: Mapping[str, list[str] | str]) -> Iterator[NameServer]:
+    """The same in a thread, for a daemon in another process."""
+    started: list[NameServer] = []
+    is_there, is_over = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with name_server(records) as server:
+            started.append(server)
+            is_there.set()
+            while not is_over.is_set():
+                await asyncio.sleep(0.02)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
+    thread.start()
+    assert is_there.wait(5)
+    try:
+        yield started[0]
+    finally:
+        is_over.set()
+        thread.join()
