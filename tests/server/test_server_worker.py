@@ -15,7 +15,7 @@ from house import Client, Daemon, Facts, Guest, MemorySink, make_door, make_plan
 
 from smtpmaild.server import worker
 from smtpmaild.server.counts import Counts
-from smtpmaild.server.listener import Listener
+from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
 from smtpmaild.server.sockets import InheritedSockets, SocketTable, TcpAddress
@@ -390,3 +390,46 @@ def test_plan_knows_what_to_bind() -> None:
     sink = MemorySink()
     plan = plan_with(Facts(), sink)
     assert plan.sockets == [("mx", TcpAddress("127.0.0.1", 0), 100)]
+
+
+# What is started and stopped with a plan
+
+
+class Beside:
+    """A companion that writes down what is done with it."""
+
+    def __init__(self, steps: list[str], name: str) -> None:
+        self._steps = steps
+        self._name = name
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert loop is asyncio.get_running_loop()
+        self._steps.append(f"{self._name} starts")
+
+    async def stop(self) -> None:
+        self._steps.append(f"{self._name} stops")
+
+
+@LOOPS
+def test_companions_are_there_as_long_as_sessions_are(loop: str) -> None:
+    log, sink = Facts(), MemorySink()
+    companions = [Beside(sink.steps, "one"), Beside(sink.steps, "two")]
+    plan = make_plan(make_door(sink, log), sink, log, companions=companions)
+    sockets = SocketTable(InheritedSockets.from_environment({})).rebind(plan.sockets)
+
+    async def work() -> None:
+        running = asyncio.get_running_loop()
+        generation = worker.Generation(plan, Counts(1).worker(0), Room.of_this_process(), running)
+        await generation.open(sockets)
+        (sock,) = sockets.get(plan.listeners[0].addresses[0])
+        async with Guest.connected(sock.getsockname()) as guest:
+            await guest.greet()
+            assert sink.steps == ["start", "one starts", "two starts"]
+            ending = asyncio.ensure_future(generation.end(60.0))
+            assert (await guest.ask("NOOP")).startswith("250 ")
+            assert "one stops" not in sink.steps
+        await ending
+        assert sink.steps[3:] == ["stop", "two stops", "one stops"]
+
+    run_loop(work(), loop)
+    sockets.close_all_but()
