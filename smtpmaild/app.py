@@ -29,6 +29,10 @@ from smtpmaild.config.listeners import Listener as ListenerConfig
 from smtpmaild.config.models import Config
 from smtpmaild.config.rules import RelayRule as RelayRuleConfig
 from smtpmaild.config.tls import is_offered
+from smtpmaild.delivery.agents import ConfiguredAgents, route_to
+from smtpmaild.delivery.next_hop import NextHops
+from smtpmaild.delivery.runner import Pace, Runner
+from smtpmaild.delivery.shared import Shared
 from smtpmaild.envelope import Rule
 from smtpmaild.facts import Log
 from smtpmaild.idn import to_ascii
@@ -37,8 +41,14 @@ from smtpmaild.metrics import Metrics
 from smtpmaild.policy.builtin import build_policies
 from smtpmaild.policy.chain import Chain, Mode
 from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
+from smtpmaild.queue import Entry, QueuedMessage
+from smtpmaild.queue.reports import Told
+from smtpmaild.queue.schedule import Schedule
+from smtpmaild.queue.sqlite import SqliteQueue
+from smtpmaild.queue.thread import Limits, QueueThread
 from smtpmaild.receiver import LookUp, Service
-from smtpmaild.routing import Deliver, LocalDomain, Refuse, RelayRule, Routing
+from smtpmaild.resolver import make_resolver
+from smtpmaild.routing import QUEUE, Deliver, LocalDomain, Refuse, Relay, RelayRule, Routing
 from smtpmaild.server import sockets
 from smtpmaild.server.dovecot import DovecotSocket, mechanisms_of
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
@@ -49,10 +59,15 @@ from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.completing import CompletingSink
 from smtpmaild.sink.discard import DiscardOptions
+from smtpmaild.sink.enqueue import EnqueueSink
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.tls.certificates import Certificates
+
+
+def _nothing(*_: int) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,8 @@ class App:
     log: Log
     metrics: Metrics
     companions: Sequence[Companion] = ()
+    enter: Callable[[int], object] = _nothing
+    retire: Callable[[], object] = _nothing
 
 
 def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
@@ -73,6 +90,9 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     metrics = metrics or Metrics()
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
+    relaying = build_relaying(config, writer, log) if config.needs_queue else None
+    if relaying is not None:
+        sinks[QUEUE] = relaying.sink
     routing = build_routing(config)
     signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
     certificates = build_certificates(config, log)
@@ -100,7 +120,11 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     companions: list[Companion] = [*signing_in.companions] if signing_in else []
     if certificates is not None:
         companions.append(Watch(certificates.look, log))
-    return App(config, routing, sinks, doors, log, metrics, companions)
+    if relaying is None:
+        return App(config, routing, sinks, doors, log, metrics, companions)
+    companions.append(relaying.runner)
+    enter, retire = relaying.store.enter, relaying.runner.retire
+    return App(config, routing, sinks, doors, log, metrics, companions, enter, retire)
 
 
 def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str, Sink]:
@@ -114,6 +138,58 @@ def build_client_names(config: Config) -> LookUp | None:
     from smtpmaild.server.client_names import ClientNames
 
     return ClientNames(config.dns.servers, config.dns.timeout).find
+
+
+@dataclass(frozen=True, slots=True)
+class Relaying:
+    """The queue of a configuration and what takes mail on from it."""
+
+    store: SqliteQueue
+    sink: EnqueueSink
+    runner: Runner
+
+
+def build_relaying(config: Config, writer: Writer, log: Log) -> Relaying:
+    """What mail that travels on needs."""
+    queue = config.queue
+    store = SqliteQueue(queue.path, log, workers=worker_count(config))
+    limits = Limits(queue.path, queue.max_messages, queue.max_size, queue.min_free)
+    thread = QueueThread(store, limits, log)
+    runner = Runner(
+        thread,
+        ConfiguredAgents(config.relays, partial(_shared, config, log)),
+        _Untold(log),
+        log,
+        Schedule(queue.retry_first, queue.retry_longest, queue.max_age, queue.warn_after or 0.0),
+        Pace(queue.deliveries, queue.deliveries_per_destination),
+    )
+    return Relaying(store, EnqueueSink(queue.path, thread, writer, log), runner)
+
+
+class _Untold:
+    """The Reporter of a daemon that writes no reports: what a sender should know is in the log."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+
+    def __call__(self, message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry]:
+        for one in told:
+            recipient = one.recipient
+            self._log.warning(
+                "sender_not_told",
+                queue_id=message.queue_id,
+                reverse_path=message.reverse_path.text,
+                recipient=recipient.address.text,
+                action=one.action.value,
+                reply=str(recipient.last),
+            )
+        return ()
+
+
+def _shared(config: Config, log: Log) -> Shared:
+    addresses = [one for listener in config.listeners for one in listener.listen]
+    ours = {config.hostname, *(one.host for one in addresses if isinstance(one, config_sockets.TcpAddress))}
+    return Shared(config.hostname, log, NextHops(make_resolver(config.dns.servers, config.dns.timeout), ours))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +243,14 @@ def _local_domain(config: Config, name: str, domain: LocalDomainConfig) -> Local
         aliases=domain.aliases,
         catch_all=domain.catch_all or "",
         subaddress=domain.subaddress or "",
+        route=route_to(domain.relay, config.relays) if domain.relay is not None else "",
     )
 
 
 def _relay_rule(config: Config, index: int, rule: RelayRuleConfig) -> RelayRule:
     return RelayRule(
         rule=Rule(rule.name, config.where("relay_rules", index)),
-        action=_action(rule),
+        action=_action(config, rule),
         from_networks=rule.from_networks,
         listeners=frozenset(rule.listeners),
         sender_domains=rule.from_domains,
@@ -188,11 +265,13 @@ def _relay_rule(config: Config, index: int, rule: RelayRuleConfig) -> RelayRule:
     )
 
 
-def _action(rule: RelayRuleConfig) -> Deliver | Refuse:
+def _action(config: Config, rule: RelayRuleConfig) -> Deliver | Relay | Refuse:
     if rule.deliver is not None:
         return Deliver(rule.deliver)
+    if rule.relay is not None:
+        return Relay(route_to(rule.relay, config.relays))
     refusal = rule.reject or rule.defer
-    assert refusal is not None, "config/check.py refuses a rule that relays"
+    assert refusal is not None, "the model wants one of the four"
     return Refuse(Reply(refusal.code, refusal.enhanced, refusal.text))
 
 
@@ -325,6 +404,8 @@ def plan(
         log_start=stream.start,
         log_stop=stream.stop,
         companions=app.companions,
+        enter=app.enter,
+        retire=app.retire,
         handshakes=config.tls.handshakes,
     )
 

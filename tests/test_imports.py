@@ -103,16 +103,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # the file, the log, the one who knows them all
     "config": Allowed(
-        ours=(
-            "smtp.*",
-            "policy.builtin",
-            "policy.options",
-            "policy.senders",
-            "sink.builtin",
-            "routing",
-            "envelope",
-            "idn",
-        )
+        ours=("smtp.*", "policy.builtin", "policy.options", "policy.senders", "sink.builtin", "sink.folder", "routing")
+        + ("envelope", "idn", "delivery.agents", "delivery.builtin")
         + ("auth.accounts", "auth.throttle", "auth.users_file", "tls.settings", "tls.contexts"),
         others=("pydantic", "pydantic_core", "yaml"),
         banned=frozenset({"asyncio", "uvloop"}),
@@ -120,7 +112,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "log": Allowed(ours=("facts",), others=("structlog",)),
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
-        + ("auth.*", "dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace"),
+        + ("auth.*", "dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
+        + ("delivery.*", "queue.*", "resolver"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

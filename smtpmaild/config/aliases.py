@@ -38,6 +38,7 @@ class End(Enum):
     MAILBOX = "a mailbox"
     NOWHERE = "nobody takes it"
     NOT_LOCAL = "its domain is not local"
+    RELAYED = "its domain is not local, and the mail travels on"
 
 
 class LocalNames:
@@ -60,7 +61,7 @@ class LocalNames:
         local_part, named = _split(target)
         home = self.domain_of(named) if named else domain
         if home is None:
-            return End.NOT_LOCAL
+            return End.RELAYED if alias and self._domains[domain].relay is not None else End.NOT_LOCAL
         if local_part == alias and home == domain:
             return End.MAILBOX if self._has_mailbox(home, local_part) else End.NOWHERE
         found = self._look_up(home, local_part)

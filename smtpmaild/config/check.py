@@ -11,7 +11,6 @@ import errno
 import grp
 import os
 import pwd
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from smtpmaild.config.aliases import End, LocalNames, Name
@@ -21,13 +20,17 @@ from smtpmaild.config.exposure import doors_in_clear, open_relays, rules_for_nob
 from smtpmaild.config.findings import Finding, Findings
 from smtpmaild.config.mistakes import Mistake, did_you_mean, in_order
 from smtpmaild.config.models import Config
+from smtpmaild.config.paths import read_secret_file
+from smtpmaild.config.relays import SECRET_FILES
 from smtpmaild.config.rights import rights_of
 from smtpmaild.config.roles import ROLES
 from smtpmaild.config.salvage import NOTHING_BROKEN, Broken
 from smtpmaild.config.signing_in import SIGNING_IN_CHECKS
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
 from smtpmaild.config.yaml_nodes import Document, Loc
+from smtpmaild.delivery.agents import parse_next_hop
 from smtpmaild.sink.builtin import writable
+from smtpmaild.sink.folder import why_not_writable
 
 
 def check(config: Config, broken: Broken = NOTHING_BROKEN) -> list[Mistake]:
@@ -205,10 +208,10 @@ def _unused_stores(config: Config) -> Findings:
 
 
 def _accepts_something(config: Config) -> Findings:
-    if not config.local_domains and all(rule.deliver is None for rule in config.relay_rules):
+    if not config.local_domains and all(rule.deliver is None and rule.relay is None for rule in config.relay_rules):
         yield Finding(
             ("listeners",),
-            "no mail is accepted: there is neither a local domain nor a rule that delivers",
+            "no mail is accepted: there is neither a local domain nor a rule that delivers or relays",
             "warning",
             True,
         )
@@ -317,34 +320,52 @@ def _unreachable_rules(config: Config) -> Findings:
         yield Finding(("relay_rules", number, "name"), message)
 
 
-_NEXT_HOP = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(?::[0-9]{1,5})?")
-
-
 def _relaying(config: Config) -> Findings:
+    for loc, target in targets_of_relays(config):
+        if not (target in config.relays or target == "mx" or parse_next_hop(target)):
+            hint = did_you_mean(target, config.relays)
+            yield Finding(loc, f"'{target}' is neither in relays nor mx nor host:port{hint}")
+
+
+def targets_of_relays(config: Config) -> Iterator[tuple[Loc, str]]:
+    """Everything that says who takes mail on, with its place."""
     for number, rule in enumerate(config.relay_rules):
-        loc: Loc = ("relay_rules", number)
         if rule.relay is not None:
-            yield Finding((*loc, "relay"), _relay_message(rule.relay, config), of_key=_is_next_hop(rule.relay, config))
+            yield ("relay_rules", number, "relay"), rule.relay
+    for name, domain in config.local_domains.items():
+        if domain.relay is not None:
+            yield ("local_domains", name, "relay"), domain.relay
 
 
-def _relay_message(target: str, config: Config) -> str:
-    if _is_next_hop(target, config):
-        return "relaying is not available in this version; deliver, reject and defer are"
-    return f"'{target}' is neither in relays nor mx nor host:port{did_you_mean(target, config.relays)}"
+def _unused_relays(config: Config) -> Findings:
+    used = {target for _, target in targets_of_relays(config)}
+    for name in config.relays:
+        if name not in used:
+            yield Finding(("relays", name), f"nothing is sent to '{name}'", "warning", of_key=True)
 
 
-def _is_next_hop(target: str, config: Config) -> bool:
-    is_host = _NEXT_HOP.fullmatch(target) is not None and any(character in target for character in ".:[")
-    return target in config.relays or target == "mx" or is_host
+def _secrets_of_relays(config: Config) -> Findings:
+    """Agents read a secret when they need it; who reads the configuration is told at once where they could not."""
+    for name, relay in config.relays.items():
+        for key in SECRET_FILES:
+            path = getattr(relay, key, "")
+            try:
+                if path:
+                    read_secret_file(path)
+            except ValueError as error:
+                yield Finding(("relays", name, key), str(error))
 
 
 def _paths(config: Config) -> Findings:
     """Stores are made and written by who serves, sockets (below) by who starts the daemon."""
     with rights_of(config.user, config.group):
         problems = {name: writable(store) for name, store in config.deliver_to.items()}
+        of_queue = why_not_writable(config.queue.path) if config.needs_queue else None
     for name, problem in problems.items():
         if problem:
             yield Finding(("deliver_to", name, "path"), problem, "warning")
+    if of_queue:
+        yield Finding(("queue", "path"), of_queue, "warning")
 
 
 def _socket_folders(config: Config) -> Findings:
@@ -403,6 +424,8 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _local_recipients,
     _unreachable_rules,
     _relaying,
+    _unused_relays,
+    _secrets_of_relays,
     open_relays,
     rules_for_nobody,
     doors_in_clear,

@@ -45,11 +45,17 @@ class LocalDomain(Section):
     aliases: dict[MailboxName, AliasTargets] = Field(
         {},
         description="Other names: each leads to one or several mailboxes or aliases of this domain, or to addresses in "
-        "local domains. An alias that names itself means the mailbox of that name.",
+        "local domains, with `relay` in any domain. An alias that names itself means the mailbox of that name.",
         examples=[{"sales": ["alice", "bob"], "info": "sales"}],
     )
     catch_all: AliasTarget | None = Field(
         None, description="Who gets mail for every other local part. Left out: it is refused (550 5.1.1)."
+    )
+    relay: str | None = Field(
+        None,
+        description="What takes on the mail of aliases that lead to addresses in other domains: a name under relays, "
+        "mx, or host:port. Left out: such an alias is a mistake.",
+        examples=["mx"],
     )
     subaddress: Annotated[str, AfterValidator(_separator)] | None = Field(
         None,

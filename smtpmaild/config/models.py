@@ -19,8 +19,10 @@ from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
 from smtpmaild.config.names import HostName, MailAddress, host_name
 from smtpmaild.config.policies import Policies
+from smtpmaild.config.queue import Queue
+from smtpmaild.config.relays import Relay
 from smtpmaild.config.roles import brought, overridden, with_roles
-from smtpmaild.config.rules import Relay, RelayRule
+from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
 from smtpmaild.config.stores import Store
 from smtpmaild.config.tls import Tls
@@ -83,7 +85,8 @@ class Config(Section):
     relay_rules: tuple[RelayRule, ...] = Field(
         (), description="What to do with mail for other domains: in order, the first match decides; no match: refused."
     )
-    relays: dict[str, Relay] = Field({}, description="Hosts that take our mail on, each under the name `relay` uses.")
+    relays: dict[str, Relay] = Field({}, description="What takes our mail on, each under the name `relay` uses.")
+    queue: Queue = Field(default_factory=Queue, description="Where mail waits that is sent on.")
     tls: Tls = Field(default_factory=Tls, description="Certificates, for listeners with TLS.")
     policies: Policies = Field(default_factory=Policies, description="What is checked at each step of the dialogue.")
     limits: Limits = Field(default_factory=Limits, description="How much and how many.")
@@ -122,6 +125,12 @@ class Config(Section):
             for steps, value in found.items()
             if self._document is None or not self._document.has(("listeners", number, *steps))
         }
+
+    @property
+    def needs_queue(self) -> bool:
+        """There is mail that travels on."""
+        relays = any(rule.relay is not None for rule in self.relay_rules)
+        return relays or any(domain.relay is not None for domain in self.local_domains.values())
 
     def where(self, *loc: str | int) -> str:
         """The line of a part of the file: where("relay_rules", 0) is "smtp.yaml:14"; "" if there is no file."""

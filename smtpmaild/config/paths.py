@@ -44,7 +44,11 @@ def read_secret(value: object, info: ValidationInfo) -> SecretStr:
     """The text of a secret file without its last newline; raises ValueError where nobody should rely on it."""
     if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError("the name of a file is wanted here")
-    path = _secret_path(value, surroundings(info))
+    return read_secret_file(secret_path(value, info))
+
+
+def read_secret_file(path: str) -> SecretStr:
+    """The same of a path."""
     try:
         with open(path, "rb") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & stat.S_IROTH:
@@ -55,7 +59,9 @@ def read_secret(value: object, info: ValidationInfo) -> SecretStr:
     return SecretStr(_secret_text(path, secret))
 
 
-def _secret_path(name: str, context: Surroundings) -> str:
+def secret_path(name: str, info: ValidationInfo) -> str:
+    """Where a secret is: among the credentials of systemd, else relative to the folder of the file."""
+    context = surroundings(info)
     credential = os.path.join(context.credentials, name)
     if context.credentials and "/" not in name and os.path.exists(credential):
         return credential

@@ -1,10 +1,10 @@
-"""The sections `relay_rules` and `relays`: mail for other domains than ours.
+"""The section `relay_rules`: mail for other domains than ours.
 
 The rules are asked in order for each recipient in a foreign domain; the first that matches decides, and without one
 the recipient is refused (550 5.7.1). A rule matches when each condition it has does: from_domains and from_addresses
 are one condition (the sender is any of them), and so are to_domains and to_addresses.
 
-Relaying itself is not there yet: `relay` and `relays` are read so that mistakes in them are found.
+What `relay` names is in relays.py.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StrictBool, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 
 from smtpmaild.config.names import (
     CertificateName,
     ClientName,
     DomainPattern,
-    HostName,
     MailAddress,
     Network,
     SenderAddress,
     UserName,
 )
-from smtpmaild.config.paths import SecretFile
 from smtpmaild.config.section import Section, Whole
 
 
@@ -123,9 +121,7 @@ class RelayRule(Section):
     defer: Annotated[
         Deferral | None, BeforeValidator(_short_forms, json_schema_input_type=Literal[True] | str | Deferral)
     ] = Field(None, description="Refuse for now: true, or the words, or code, enhanced and text.")
-    relay: str | None = Field(
-        None, description="Send on: a name under relays, mx, or host:port. Comes with a later version."
-    )
+    relay: str | None = Field(None, description="Send on by the queue: a name under relays, mx, or host:port.")
 
     @model_validator(mode="after")
     def _can_match(self) -> Self:
@@ -144,28 +140,3 @@ class RelayRule(Section):
         if len(actions) > 1:
             raise ValueError(f"rule '{self.name}' has {' and '.join(actions)}: a rule decides one thing")
         return self
-
-
-class Relay(Section):
-    """A host that takes our mail on."""
-
-    host: HostName = Field(description="Its name.")
-    port: Whole = Field(25, ge=1, le=65535, description="Its port.")
-    tls: Literal["none", "optional", "required", "implicit"] = Field("optional", description="Encryption on the way.")
-    username: str | None = Field(None, description="The account we sign in with.")
-    password: SecretStr | None = Field(None, description="Its password; better in a file of its own.")
-    password_file: SecretFile | None = Field(
-        None,
-        description="A file with the password that not everybody can read: a systemd credential, or a path.",
-    )
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Self:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("password and password_file: give one of them")
-        return self
-
-    @property
-    def secret(self) -> SecretStr | None:
-        """The password, wherever it came from."""
-        return self.password or self.password_file

@@ -65,7 +65,7 @@ class Body(Protocol):
         ...
 
 
-#: The route of mail that goes by the MX records of each recipient's domain.
+#: The route of mail that goes by the MX records of each recipient's domain; with "/NAME" in a way of its own.
 BY_MX = "relay:mx"
 
 
@@ -117,8 +117,10 @@ class QueuedRecipient:
 
     @property
     def destination(self) -> str:
-        """What concurrency is counted by: the route, or the domain where MX decides ("mx:example.com")."""
-        return f"mx:{self.address.domain}" if self.route == BY_MX else self.route
+        """What concurrency is counted by: the route, or with it the domain where MX decides ("mx:example.com")."""
+        if self.route == BY_MX or self.route.startswith(f"{BY_MX}/"):
+            return f"{self.route.removeprefix('relay:')}:{self.address.domain}"
+        return self.route
 
 
 #: A message with some or all of its recipients.

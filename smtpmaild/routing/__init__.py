@@ -15,13 +15,13 @@ from typing import Protocol
 
 from smtpmaild.envelope import Route, Rule, Transaction
 from smtpmaild.routing.local_domains import NO_SUCH_MAILBOX, LocalDomain, LocalDomains
-from smtpmaild.routing.names import fold
-from smtpmaild.routing.relay_rules import NULL_SENDER, RELAYING_DENIED, Deliver, Refuse, RelayRule, RelayRules
+from smtpmaild.routing.names import QUEUE, fold
+from smtpmaild.routing.relay_rules import NULL_SENDER, RELAYING_DENIED, Deliver, Refuse, Relay, RelayRule, RelayRules
 from smtpmaild.smtp.address import Address
 
 __all__ = [
-    "NO_SUCH_MAILBOX", "NULL_SENDER", "RELAYING_DENIED", "Deliver", "LocalDomain", "Refuse", "RelayRule", "Router",
-    "Routing", "fold",
+    "NO_SUCH_MAILBOX", "NULL_SENDER", "QUEUE", "RELAYING_DENIED", "Deliver", "LocalDomain", "Refuse", "Relay",
+    "RelayRule", "Router", "Routing", "fold",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from smtpmaild.envelope import Destination, Route, Rule
-from smtpmaild.routing.names import ByDomain, absolute, fold, parents
+from smtpmaild.routing.names import QUEUE, ByDomain, absolute, fold, parents
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
 
@@ -34,7 +34,8 @@ class LocalDomain:
     name: "example.com", "*.example.com" for its sub-domains at any depth, or an address literal.  mailboxes: None
     takes any local part.  aliases: a name -> mailboxes or aliases of the same domain ("alice") or of another local
     one ("alice@example.org"); a target that repeats its alias's own name is the mailbox of that name.  catch_all: a
-    target for what is nobody's, "" for none.  subaddress: the separator in alice+lists, "" for none.
+    target for what is nobody's, "" for none.  subaddress: the separator in alice+lists, "" for none.  route: what takes
+    on the mail of aliases that lead to foreign addresses; "" where that is a mistake.
     """
 
     name: str
@@ -44,6 +45,7 @@ class LocalDomain:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_ALIASES)
     catch_all: str = ""
     subaddress: str = ""
+    route: str = ""
 
 
 class LocalDomains:
@@ -106,6 +108,7 @@ class _Place:
     domain: str
     mailbox: str
     subaddress: str = ""
+    route: str = ""
 
     def destination(self, forward_path: Address, subaddress: str) -> Destination:
         """Mail for alice+lists, where alice is an alias, goes to the targets of alice with the same subaddress."""
@@ -115,6 +118,7 @@ class _Place:
             self.mailbox,
             self.subaddress or subaddress,
             forward_path,
+            self.route,
         )
 
 
@@ -130,6 +134,7 @@ class _Domain:
         self.aliases = {fold(alias): targets for alias, targets in domain.aliases.items()}
         self.catch_all_target = domain.catch_all
         self.separator = domain.subaddress
+        self.route = domain.route
         self.refusal = Route(domain.rule, NO_SUCH_MAILBOX)
         self.places: dict[str, tuple[_Place, ...]] = {}
         self.catch_all: tuple[_Place, ...] = ()
@@ -189,11 +194,17 @@ class _Expansion:
             raise ValueError(f"aliases run in a circle: {steps}")
         local_part, _, name = address.rpartition("@")
         domain = self._domains.find(name)
-        places = self._follow(domain, local_part, (*path, address)) if domain else ()
+        places = self._follow(domain, local_part, (*path, address)) if domain else self._onward(local_part, name, path)
         if not places:
             raise ValueError(f"an alias leads nowhere: {steps}")
-        self._known[address] = places
+        if domain is not None:
+            self._known[address] = places
         return places
+
+    def _onward(self, local_part: str, name: str, path: tuple[str, ...]) -> tuple[_Place, ...]:
+        """A foreign address, where the domain of the alias that names it sends mail on."""
+        of_alias = self._domains.find(path[-1].rpartition("@")[2]) if path else None
+        return (_Place(QUEUE, name, local_part, route=of_alias.route),) if of_alias and of_alias.route else ()
 
     def _follow(self, domain: _Domain, local_part: str, path: tuple[str, ...]) -> tuple[_Place, ...]:
         name = path[-1].rpartition("@")[2]

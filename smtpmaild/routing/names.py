@@ -7,6 +7,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
+#: The store of what travels on: a name that nothing under deliver_to has.
+QUEUE = "(queue)"
+
 
 def fold(local_part: str) -> str:
     """The spelling in which local parts are compared: neither case nor the encoding of an accent makes a difference."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from smtpmaild.envelope import Destination, IpAddress, Route, Rule, Tls, Transaction
-from smtpmaild.routing.names import ByDomain, absolute, fold
+from smtpmaild.routing.names import QUEUE, ByDomain, absolute, fold
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
 
@@ -24,6 +24,13 @@ class Deliver:
     """Take the mail of a foreign domain into a store."""
 
     sink: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Take the mail of a foreign domain into the queue, from which this route takes it on."""
+
+    route: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,7 @@ class RelayRule:
     """
 
     rule: Rule
-    action: Deliver | Refuse
+    action: Deliver | Relay | Refuse
     from_networks: Sequence[IpNetwork] = ()
     listeners: frozenset[str] = frozenset()
     sender_domains: Sequence[str] = ()
@@ -98,6 +105,10 @@ class RelayRules:
         if isinstance(rule.action, Refuse):
             return Route(rule.rule, rule.action.reply)
         domain = forward_path.domain or self._hostname
+        if isinstance(rule.action, Relay):
+            # RFC 5321 §2.4: the local part is the business of its own domain alone, and stays as it was written.
+            onward = Destination(QUEUE, domain, forward_path.local_part, "", forward_path, rule.action.route)
+            return Route(rule.rule, RECIPIENT_OK, (onward,))
         mailbox = fold(forward_path.local_part)
         return Route(rule.rule, RECIPIENT_OK, (Destination(rule.action.sink, domain, mailbox, "", forward_path),))
 

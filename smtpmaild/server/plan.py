@@ -9,6 +9,7 @@ In which process what is called:
 |-----------------------|-----------------------------------------------------------------------------------------|
 | sinks: prepare()      | once, after privileges were dropped, before any worker; again for a reloaded plan       |
 | log_start, log_stop   | of the plan a serving process begins with: its first and its last act; not on reload    |
+| enter()               | in every worker of several, before the next two                                         |
 | sinks: start(), stop()| in every process that serves the plan: before its first connection, after its last one  |
 | companions            | as sinks, but in the event loop: start() after them, stop() when the sessions have ended|
 | reload()              | with one worker in a thread of it, else in the supervisor                               |
@@ -31,6 +32,10 @@ from smtpmaild.sink import Sink
 
 
 def _nothing() -> None:
+    pass
+
+
+def _ignore(_: int) -> None:
     pass
 
 
@@ -66,6 +71,9 @@ class Plan:
     binding, "" to stay.  allow_root: serve as root where no user is given.  prefix_v4, prefix_v6: how many bits of an
     address make its network, for connection limits.  companions: what else is started and stopped with it.
     handshakes: of TLS, how many a worker has in flight.
+
+    enter: called with the number of the worker, from 0, where there are several.  retire: called
+    in the loop when no more connections come in by this plan: what its companions do by themselves is for the next one.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -85,6 +93,8 @@ class Plan:
     log_stop: Callable[[], object] = _nothing
     companions: Sequence[Companion] = ()
     handshakes: int = 16
+    enter: Callable[[int], object] = _ignore
+    retire: Callable[[], object] = _nothing
 
     @property
     def sockets(self) -> list[tuple[str, Address, int]]:

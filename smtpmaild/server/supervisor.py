@@ -237,7 +237,9 @@ class Supervisor:
             for descriptor in (self._signals, self._wakeup, self._our_life, *inherited):
                 os.close(descriptor)
             queue_id.reseed()
-            generation.sockets.become_share(generation.places.index(place), len(generation.places))
+            number = generation.places.index(place)
+            generation.sockets.become_share(number, len(generation.places))
+            generation.plan.enter(number)
             counts = generation.rows.counts.worker(place.row)
             serve(generation.plan, generation.sockets, counts, Channel(channel), self._connect)
             status = 0

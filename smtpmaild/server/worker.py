@@ -115,6 +115,7 @@ class Generation:
     async def end(self, patience: float) -> None:
         """Accept no more, see the sessions out, stop the sinks. patience: seconds before draining begins."""
         self.stop_accepting()
+        self.plan.retire()
         await self._until_empty(patience, Urgency.DRAIN)
         self._drain()
         await self._until_empty(self.plan.drain_seconds, Urgency.NOW)

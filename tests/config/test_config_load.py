@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from smtpmaild.config import Config, ConfigError, load, load_text
 from smtpmaild.config.sockets import TcpAddress, UnixAddress
+from smtpmaild.delivery.smtp import SmtpOptions
 from smtpmaild.sink.maildir import MaildirOptions
 
 SMALL = """\
@@ -93,31 +94,23 @@ def test_environment_is_expanded() -> None:
     assert load_small('hostname: "${HOST}"\n', HOST="mx.example.com").hostname == "mx.example.com"
 
 
+RELAY = "relays: {smarthost: {host: smtp.example, tls: verify, username: u, password_file: relay}}\n"
+
+
 def test_secret_of_systemd(tmp_path: Path) -> None:
     (tmp_path / "relay").write_text("secret\n")
     (tmp_path / "relay").chmod(0o400)
-    more = "relays: {smarthost: {host: smtp.example, username: u, password_file: relay}}\n"
-    config = load_small(more, CREDENTIALS_DIRECTORY=str(tmp_path))
-    found = config.relays["smarthost"].secret
-    assert found is not None
-    assert found.get_secret_value() == "secret"
-    assert "secret" not in repr(config.relays).replace("secret=", "")
+    config = load_small(RELAY, CREDENTIALS_DIRECTORY=str(tmp_path))
+    relay = config.relays["smarthost"]
+    assert isinstance(relay, SmtpOptions)
+    assert relay.password_file == str(tmp_path / "relay")
 
 
-def test_secret_in_the_file_or_none() -> None:
-    config = load_small("relays: {a: {host: a.example, password: inline}, b: {host: b.example}}\n")
-    found = config.relays["a"].secret
-    assert found is not None
-    assert found.get_secret_value() == "inline"
-    assert config.relays["b"].secret is None
-
-
-def test_two_secrets(tmp_path: Path) -> None:
-    (tmp_path / "p").write_text("x")
-    (tmp_path / "p").chmod(0o400)
+def test_secret_that_everybody_can_read(tmp_path: Path) -> None:
+    (tmp_path / "relay").write_text("secret\n")
     with pytest.raises(ConfigError) as caught:
-        load_small(f"relays: {{a: {{host: a.example, password: x, password_file: {tmp_path}/p}}}}\n")
-    assert "password and password_file: give one of them" in caught.value.render()
+        load_small(RELAY, CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert f"every user can read '{tmp_path}/relay'" in caught.value.render()
 
 
 def test_warnings_do_not_stop() -> None:

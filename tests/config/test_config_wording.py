@@ -49,7 +49,7 @@ def explained(text: str) -> list[str]:
     ("text", "message"),
     [
         ("opne: true", "1:1 unknown key 'opne'; did you mean 'open'?"),
-        ("queue: x", "1:1 'queue' comes with a later version"),
+        ("milters: x", "1:1 'milters' comes with a later version"),
         ("pets: {a: {type: cat, live: 7}}", "1:23 unknown key 'live' in pets.a; did you mean 'lives'?"),
         ("pets: {a: {type: dog, live: 7}}", "1:23 unknown key 'live' in pets.a"),  # a key of the other kind is no help
         ("pets: {a: {type: cat, lives: x}}", "1:30 'lives' must be a whole number, not 'x'"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtpmaild.envelope import Envelope, Peer, Route, Rule, Session, Transaction
-from smtpmaild.routing import NO_SUCH_MAILBOX, LocalDomain, Refuse, RelayRule, Router, Routing
+from smtpmaild.routing import NO_SUCH_MAILBOX, QUEUE, LocalDomain, Refuse, RelayRule, Router, Routing
 from smtpmaild.smtp.address import parse_forward_path
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
 
@@ -231,3 +231,18 @@ def test_without_local_domains_the_rules_decide_about_postmaster() -> None:
     deferred = Refuse(Reply(450, "4.7.1", "Later"))
     assert route(Routing([], [RelayRule(Rule("all"), deferred)]), "postmaster").rule.name == "all"
     assert route(Routing(), "postmaster").reply.code == 550
+
+
+def test_alias_leads_to_other_domains_by_the_route_of_the_domain_that_names_them() -> None:
+    one = LocalDomain(
+        "a.example", Rule("a"), "store", frozenset(["x"]), {"boss": ("x", "Boss@far.example"), "b": ("b@b.example",)},
+        route="relay:mx",
+    )  # fmt: skip
+    other = LocalDomain("b.example", Rule("b"), "store", frozenset(), {"b": ("boss@far.example",)}, route="relay:smart")
+    router = Routing([one, other])
+
+    def onward(text: str) -> list[tuple[str, str, str]]:
+        return [(each.sink, f"{each.mailbox}@{each.domain}", each.route) for each in route(router, text).destinations]
+
+    assert onward("boss@a.example") == [("store", "x@a.example", ""), (QUEUE, "boss@far.example", "relay:mx")]
+    assert onward("b@a.example") == [(QUEUE, "boss@far.example", "relay:smart")]

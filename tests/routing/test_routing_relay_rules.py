@@ -17,7 +17,7 @@ from smtpmaild.envelope import (
     Tls,
     Transaction,
 )
-from smtpmaild.routing import Deliver, LocalDomain, Refuse, RelayRule, Routing
+from smtpmaild.routing import QUEUE, Deliver, LocalDomain, Refuse, Relay, RelayRule, Routing
 from smtpmaild.smtp.address import Address, parse_forward_path, parse_reverse_path
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
 
@@ -274,3 +274,13 @@ def test_why_rules_did_not_match() -> None:
         ("net", "from_networks"),
     ]
     assert routing.missed(transaction(), recipient("b@here.example")) == ()
+
+
+@pytest.mark.parametrize("to", ["Bob@far.example", "postmaster"])
+def test_relayed_mail_goes_to_the_queue_with_its_route_and_its_spelling(to: str) -> None:
+    found = route(RelayRule(Rule("on", "smtp.yaml:9"), Relay("relay:mx")), to=to)
+    (destination,) = found.destinations
+    assert found.reply is RECIPIENT_OK
+    assert (destination.sink, destination.route) == (QUEUE, "relay:mx")
+    assert destination.mailbox == recipient(to).local_part
+    assert destination.recipient == recipient(to)

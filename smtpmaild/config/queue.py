@@ -1,0 +1,47 @@
+"""The section `queue`: mail that travels on, kept until it has arrived or its sender was told that it cannot."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from smtpmaild.config.paths import ConfigPath
+from smtpmaild.config.section import Section, Whole
+from smtpmaild.config.units import Duration, Size
+
+
+class Queue(Section):
+    """Where mail waits, how long it is tried, and how much of it there may be."""
+
+    path: ConfigPath = Field("var/queue", validate_default=True, description="The directory of the queue.")
+    retry_first: Duration = Field(300.0, gt=0, description="How long after the first failure a message is tried again.")
+    retry_longest: Duration = Field(
+        4 * 3600.0, gt=0, description="The delay is doubled for each further failure, up to this."
+    )
+    max_age: Duration = Field(
+        5 * 86400.0, gt=0, description="After this time we give up, and the sender gets the message back."
+    )
+    warn_after: Duration | None = Field(
+        None, description="After this time the sender is told once that the message is late. Left out: never."
+    )
+    deliveries: Whole = Field(100, ge=1, le=10_000, description="Deliveries at a time, of each worker.")
+    deliveries_per_destination: Whole = Field(
+        20,
+        ge=1,
+        le=1000,
+        description="The same to one destination: a relay, or a domain where MX decides. It begins with 2.",
+    )
+    max_messages: Whole = Field(
+        0, ge=0, description="With so many in the queue of a worker no more are taken (452); 0: no limit."
+    )
+    max_size: Size = Field(0, description="The same for the bytes of all messages; 0: no limit.")
+    min_free: Size = Field(
+        100_000_000, description="With less free space than this on its disk, the queue takes no more mail (452)."
+    )
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Self:
+        if self.retry_first > self.retry_longest:
+            raise ValueError("retry_first is longer than retry_longest")
+        return self

@@ -1,0 +1,173 @@
+"""The whole way: a client, the queue, an agent, the next hop. Both ends are doors of one daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import smtplib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = """\
+hostname: mx.example.com
+listeners:
+  - {{name: outer, listen: ["127.0.0.1:{outer}"]}}
+  - {{name: inner, listen: ["127.0.0.1:{inner}"], disable_extensions: [{disabled}]}}
+local_domains:
+  local.example: {{deliver: mail, relay: hop, mailboxes: [bob], aliases: {{away: [bob, away@far.example]}}}}
+deliver_to:
+  mail: {{type: maildir, path: "{root}/mail/{{domain}}/{{mailbox}}"}}
+relay_rules:
+  - {{name: arrived, listeners: [inner], to_domains: [far.example, next.example], deliver: mail}}
+  - {{name: on, listeners: [outer], to_domains: [far.example], relay: hop}}
+  - {{name: straight, listeners: [outer], to_domains: [next.example], relay: "127.0.0.1:{inner}"}}
+relays:
+  hop: {{host: 127.0.0.1, port: {hop}}}
+queue: {{path: "{root}/queue", retry_first: 1s}}
+timeouts: {{drain: 5s}}
+logging: {{format: json}}
+workers: {workers}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Daemon:
+    def __init__(self, root: Path, *, workers: int = 1) -> None:
+        self.root = root
+        self.outer, self.inner = free_port(), free_port()
+        self.workers = workers
+        self.log = root / "log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def configure(self, hop: int | None = None, disabled: str = "") -> None:
+        (self.root / "smtp.yaml").write_text(
+            CONFIG.format(
+                outer=self.outer,
+                inner=self.inner,
+                hop=hop or self.inner,
+                root=self.root,
+                workers=self.workers,
+                disabled=disabled,
+            )
+        )
+
+    def start(self) -> None:
+        before = self.log.read_text().count('"listening"') if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-W", "error", "-m", "smtpmaild", "--config", str(self.root / "smtp.yaml")]
+            self.process = subprocess.Popen([*command, *["--allow-root"] * (os.geteuid() == 0)], stderr=log, cwd=ROOT)
+        until(lambda: self.log.read_text().count('"listening"') >= before + 2, "listening")
+
+    def tell(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        if number == signal.SIGHUP:
+            return 0
+        return self.process.wait(20)
+
+    def send(self, *to: str, count: int = 1, body: str = "") -> None:
+        with smtplib.SMTP("127.0.0.1", self.outer, timeout=20) as client:
+            for number in range(count):
+                client.sendmail("a@x.example", to, f"Subject: {number}\r\n\r\n{body or 'Hello'}\r\n")
+
+    def arrived(self, domain: str = "far.example") -> list[bytes]:
+        return [path.read_bytes() for path in (self.root / "mail" / domain).glob("*/new/*")]
+
+
+def until(is_so: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + 20
+    while not is_so():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Daemon:
+    daemon = Daemon(tmp_path, workers=getattr(request, "param", 1))
+    daemon.configure()
+
+    def end() -> None:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.process.wait()
+
+    request.addfinalizer(end)
+    return daemon
+
+
+def test_mail_travels_on(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.send("bob@far.example", "Carol@next.example", count=10)
+    daemon.send("bob@far.example", body="x" * 70 + "\r\n" + ("y" * 70 + "\r\n") * 5000)
+    until(lambda: len(daemon.arrived()) == 11 and len(daemon.arrived("next.example")) == 10, "all of it")
+    (large,) = [one for one in daemon.arrived() if len(one) > 100_000]
+    assert large.count(b"y" * 70) == 5000
+    assert large.count(b"Received: ") == 2
+    until(lambda: daemon.log.read_text().count('"delivered"') == 21, "told")
+    assert [one for one in (daemon.root / "queue" / "bodies").rglob("*") if one.is_file()] == []
+    assert daemon.tell(signal.SIGTERM) == 0
+    assert '"stopped"' in daemon.log.read_text()
+
+
+def test_alias_leads_out(daemon: Daemon) -> None:
+    daemon.start()
+    daemon.send("away@local.example")
+    until(lambda: len(daemon.arrived()) == 1 and len(daemon.arrived("local.example")) == 1, "both copies")
+
+
+def test_mail_waits_for_its_next_hop_and_survives_a_kill(daemon: Daemon) -> None:
+    daemon.configure(hop=free_port())
+    daemon.start()
+    daemon.send("bob@far.example", count=5)
+    until(lambda: '"deferred"' in daemon.log.read_text(), "tried")
+    daemon.tell(signal.SIGKILL)
+    daemon.configure()  # the corrected config heals what waits
+    daemon.start()
+    until(lambda: len(daemon.arrived()) == 5, "after the kill")
+
+
+def test_reload_hands_the_queue_over(daemon: Daemon) -> None:
+    daemon.configure(hop=free_port())
+    daemon.start()
+    # A session of the plan before keeps its generation alive.
+    with smtplib.SMTP("127.0.0.1", daemon.outer, timeout=20) as client:
+        client.sendmail("a@x.example", ["bob@far.example"], "Subject: 1\r\n\r\nHello\r\n")
+        until(lambda: '"deferred"' in daemon.log.read_text(), "tried")
+        daemon.configure()
+        daemon.tell(signal.SIGHUP)
+        until(lambda: '"reloaded"' in daemon.log.read_text(), "reloaded")
+        client.sendmail("a@x.example", ["bob@far.example"], "Subject: 2\r\n\r\nHello\r\n")
+        until(lambda: len(daemon.arrived()) == 2, "by the new plan")
+    assert daemon.tell(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("daemon", [2], indirect=True)
+def test_each_worker_has_its_part_and_fewer_workers_take_over(daemon: Daemon) -> None:
+    daemon.configure(hop=free_port())
+    daemon.start()
+    for _ in range(12):
+        daemon.send("bob@far.example")
+    until(lambda: daemon.log.read_text().count('"deferred"') >= 2, "tried")
+    assert daemon.tell(signal.SIGTERM) == 0
+    assert sorted(path.name for path in (daemon.root / "queue").glob("*.sqlite")) == [
+        "queue-0.sqlite",
+        "queue-1.sqlite",
+    ]
+    daemon.workers = 1
+    daemon.configure()
+    daemon.start()
+    until(lambda: len(daemon.arrived()) == 12, "all of both")
+    assert [path.name for path in (daemon.root / "queue").glob("*.sqlite")] == ["queue-0.sqlite"]
