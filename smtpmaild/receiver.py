@@ -308,7 +308,7 @@ class Receiver:
         session.client_name = said.get("name") or ""
         session.hello, session.is_extended = said.get("helo") or "", False
         session.user = said.get("login") or ""
-        session.talked_early = False
+        session.talked_early = session.is_probe = False
         session.proxy_facts = {name: value for name in _ONLY_LOGGED if (value := said.get(name))}
 
     def _start_tls(self, event: StartTls) -> Result:

@@ -681,6 +681,7 @@ def xclient(**attributes: str | None) -> XClient:
 
 def test_session_begins_again_with_the_client_that_is_named() -> None:
     it = desk()
+    it.session.is_probe = it.session.talked_early = True
     it.says(BANNER, EHLO, XForward({"addr": "198.51.100.1"}))
     named = xclient(
         addr="2001:db8::1", port="99", name="c.example", helo="c", login="alice", proto="SMTP", destport="25"
@@ -690,6 +691,7 @@ def test_session_begins_again_with_the_client_that_is_named() -> None:
     assert (session.peer, session.proxy) == (Peer("2001:db8::1", 99), Peer("192.0.2.1", 4711))
     assert (session.client_name, session.hello, session.user, session.is_extended) == ("c.example", "c", "alice", False)
     assert it.receiver.forwarded == {}
+    assert not (session.is_probe or session.talked_early)
     it.send(b"text")
     facts = it.log.only("message_accepted")
     assert (facts["peer"], facts["proxy"], facts["user"]) == ("[2001:db8::1]:99", "192.0.2.1:4711", "alice")
