@@ -107,6 +107,7 @@ CONFIG: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "keep_bare_newlines": ("keep_bare_newlines", bool),
     "bare_lf_commands": ("allow_bare_lf", bool),
     "lmtp": ("is_lmtp", bool),
+    "dsn": ("reports", bool),
     "no_idna": ("to_ascii", lambda _: no_idna),
 }
 #: @config refuse_<stage>="550 5.7.1 No": a policy refuses. Of HELO and MAIL only bad.example and bad@bad.example.

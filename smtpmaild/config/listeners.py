@@ -27,6 +27,7 @@ ExtensionKeyword = Literal[
     "BINARYMIME",
     "HELP",
     "LIMITS",
+    "DSN",
 ]
 
 MechanismName = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]

@@ -17,8 +17,8 @@ from smtpmaild.queue.reports import Action, Told
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 
-# xtext = *( xchar / hexchar );  hexchar = "+" 2(%x30-39 / %x41-46)  (RFC 3461 §4)
-_HEXCHAR = re.compile(r"\+([0-9A-F]{2})")
+# xtext = *( xchar / hexchar );  hexchar = "+" 2(%x30-39 / %x41-46)  (RFC 3461 §4); lower case is forgiven
+_HEXCHAR = re.compile(r"\+([0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # EmbeddedUnicodeChar = %x5C.78 "{" HEXPOINT "}"  (RFC 6533 §3); xtext besides has no blank, "+" and "=".
 _NOT_IN_ADDR_XTEXT = re.compile(r"[^!-*,-<>-\[\]-~]")

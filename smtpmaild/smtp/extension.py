@@ -45,7 +45,8 @@ class ServerOptions:
     verbs that the driver wants to answer itself (NOOP, VRFY, ... and "linetobig"); it offers none of them by that.
     starttls: offered before TLS.  requires_tls: nothing else is of use before it.  mechanisms: SASL names for AUTH, the
     preferred one first; none: no AUTH.  auth_in_clear: AUTH is offered before TLS as well.  requires_auth: no mail
-    before it.  is_lmtp: speak LMTP (RFC 2033): LHLO, and a reply for each recipient at the end of a message.
+    before it.  is_lmtp: speak LMTP (RFC 2033): LHLO, and a reply for each recipient at the end of a message.  reports:
+    senders are told what becomes of their mail as they wish (DSN).
     """
 
     hostname: str
@@ -66,6 +67,7 @@ class ServerOptions:
     mechanisms: tuple[str, ...] = ()
     auth_in_clear: bool = False
     requires_auth: bool = False
+    reports: bool = False
 
     def at(self, security: Security) -> ServerOptions:
         """What of it holds for a connection that is protected so far."""
@@ -107,6 +109,10 @@ def _limits(options: ServerOptions) -> str:
     return f"{mail_max}RCPTMAX={options.recipients}"
 
 
+# xtext = *( xchar / hexchar );  xchar is %x21-7E without "+" and "=";  hexchar = "+" and two of 0-9, A-F  (RFC 3461 §4)
+_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
+_ATOM = r"[A-Za-z0-9!#$%&'*+/?^_`{|}~\-]+"
+
 #: In the order of the EHLO reply. XFORWARD and XCLIENT are offered to trusted peers only.
 EXTENSIONS: tuple[Extension, ...] = (
     Extension("PIPELINING"),  # RFC 2920
@@ -131,10 +137,22 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension(
         "AUTH",
         lambda options: " ".join(options.mechanisms),
-        mail={"AUTH": r"<>|(?:[!-*,-<>-~]|\+[0-9A-F]{2})+"},
+        mail={"AUTH": rf"<>|{_XTEXT}+"},
         verbs=("AUTH",),
         growth=500,
         is_wanted=lambda options: bool(options.mechanisms),
+    ),
+    # RFC 3461 §4.1-§4.4: NEVER stands alone; ENVID has at most 100 characters, ORCPT 500. Growth is what the longest
+    # values of RCPT, the longer command, come to. Address type utf-8 may hold characters beyond ASCII (RFC 6533 §3).
+    Extension(
+        "DSN",
+        mail={"RET": "FULL|HDRS", "ENVID": rf"(?=.{{1,100}}\Z){_XTEXT}+"},
+        rcpt={
+            "NOTIFY": "NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}",
+            "ORCPT": rf"(?=.{{1,500}}\Z)(?:{_ATOM};{_XTEXT}+|utf-8;(?:{_XTEXT}|[\u00a0-\U0010ffff])+)",
+        },
+        growth=len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + 500,
+        is_wanted=lambda options: options.reports,
     ),
     # RFC 8689 §3: the MAIL line grows by 11. Who takes such a message promises to hand it on within TLS or not at all;
     # nothing here can keep that promise yet.

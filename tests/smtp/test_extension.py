@@ -32,6 +32,10 @@ OPTIONS = ServerOptions("mx.example", message_size=1000, recipients=5, to_ascii=
 TRUSTED = replace(OPTIONS, starttls=True, mechanisms=("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"))
 
 
+#: One that tells senders what becomes of their mail.
+REPORTING = replace(OPTIONS, reports=True)
+
+
 def without(*keywords: str) -> list[Extension]:
     return [extension for extension in EXTENSIONS if extension.keyword not in keywords]
 
@@ -262,3 +266,45 @@ def test_requiretls_is_known_and_not_offered() -> None:
         dialect = Dialect(replace(OPTIONS, starttls=True)).at(security)
         assert row.keyword not in dialect.keywords
         assert row.keyword not in dialect.mail_parameters
+
+
+@pytest.mark.parametrize(
+    ("command", "keyword", "value", "is_taken"),
+    [
+        ("mail", "RET", "FULL", True),
+        ("mail", "RET", "hdrs", True),
+        ("mail", "RET", "ALL", False),
+        ("mail", "ENVID", "QQ314159+2B", True),
+        ("mail", "ENVID", "a" * 100, True),
+        ("mail", "ENVID", "a" * 101, False),  # RFC 3461 §4.4
+        ("mail", "ENVID", "a+b", False),  # "+" stands before two digits
+        ("mail", "ENVID", "\u00fc", False),
+        ("mail", "ENVID", "", False),
+        ("rcpt", "NOTIFY", "NEVER", True),
+        ("rcpt", "NOTIFY", "success,Failure,DELAY", True),
+        ("rcpt", "NOTIFY", "NEVER,DELAY", False),  # §4.1: NEVER appears by itself
+        ("rcpt", "NOTIFY", "SUCCESS,", False),
+        ("rcpt", "NOTIFY", "ALWAYS", False),
+        ("rcpt", "ORCPT", "rfc822;Bob+2Bx@y.example", True),
+        ("rcpt", "ORCPT", "rfc822;" + "a" * 493, True),
+        ("rcpt", "ORCPT", "rfc822;" + "a" * 494, False),  # §4.2
+        ("rcpt", "ORCPT", "bob@y.example", False),
+        ("rcpt", "ORCPT", "rfc822;", False),
+        ("rcpt", "ORCPT", "rfc822;b\u00fc@y.example", False),
+        ("rcpt", "ORCPT", "utf-8;b\u00fc@y.example", True),  # RFC 6533 §3
+        ("rcpt", "ORCPT", "utf-8;b\\x{FC}@y.example", True),
+        ("rcpt", "ORCPT", "rf c822;b@y.example", False),
+    ],
+)
+def test_values_of_dsn(command: str, keyword: str, value: str, is_taken: bool) -> None:
+    dialect = Dialect(REPORTING)
+    patterns = dialect.mail_parameters if command == "mail" else dialect.rcpt_parameters
+    assert (patterns[keyword].fullmatch(value) is not None) is is_taken
+
+
+def test_dsn_is_offered_where_reports_are_made() -> None:
+    assert "DSN" in Dialect(REPORTING).keywords
+    quiet = Dialect(OPTIONS)
+    assert "DSN" not in quiet.keywords
+    assert not {"RET", "ENVID"} & set(quiet.mail_parameters)
+    assert not quiet.rcpt_parameters
