@@ -295,3 +295,20 @@ def test_cancelled_scram_is_cancelled_there() -> None:
 
     asyncio.run(talk())
     assert [what for what, _ in dovecot.heard] == ["SCRAM-SHA-256", "cancel"]
+
+
+ANSWERS = st.sampled_from([Continue(b"r=x"), Accepted("alice"), Refused("no"), Unavailable("down")])
+RESPONSES = st.none() | st.binary() | st.sampled_from([b"n,,n=alice,r=x", b"c=biws,r=x,p=eA==", b"\0alice\0x", b""])
+
+
+@given(st.sampled_from(["SCRAM-SHA-256", "PLAIN", "LOGIN"]), st.lists(RESPONSES, max_size=4), st.lists(ANSWERS))
+def test_nothing_a_client_sends_raises(
+    mechanism: str, responses: Sequence[bytes | None], answers: Sequence[Answer | Exception]
+) -> None:
+    async def talk() -> None:
+        exchange = accounts(FakeDovecot(*answers, *[Unavailable("down")] * 4)).begin(mechanism, CLEAR, None)
+        for response in responses:
+            if not isinstance(await waited(exchange.respond(response)), Challenge):
+                return
+
+    asyncio.run(talk())

@@ -272,6 +272,22 @@ def test_who_hangs_up_costs_no_hash_and_counts(tmp_path: Path) -> None:
     assert refused(conclude(local, "PLAIN", plain("alice", "pencil"), host="198.51.100.7"))[0] == 421
 
 
+def test_who_hangs_up_in_mid_scram(tmp_path: Path) -> None:
+    local = accounts(tmp_path, f"alice:{SCRAM}")
+    client = ScramClient(["SCRAM-SHA-256"], "alice", "pencil")
+
+    async def hang_up() -> Step:
+        exchange = local.begin("SCRAM-SHA-256", CLEAR, None)
+        step = await waited(exchange.respond(client.get_client_first().encode()))
+        assert isinstance(step, Challenge)
+        client.set_server_first(step.data.decode())
+        final = exchange.respond(client.get_client_final().encode())
+        exchange.cancel()
+        return await waited(final)
+
+    assert refused(asyncio.run(hang_up()))[1] == "the client went away"
+
+
 def test_who_hangs_up_while_waiting_in_the_queue(tmp_path: Path) -> None:
     class Queue(Inline):
         async def __call__(self, work: Callable[[], T], /) -> T:
