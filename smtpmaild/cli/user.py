@@ -67,6 +67,8 @@ def add(
     if problem := problem_of_name(name):
         _fail(EX_DATAERR, problem)
     path, group = _users_file(context, file, config)
+    if not scram:
+        _doubt_plain_hash(path, name)
     with _troubles():
         users_edit.add(path, name, _new_hash(password_file, scram=scram), group)
     click.echo(f"{path}: {name} added")
@@ -85,6 +87,8 @@ def passwd(
     from smtpmaild.auth import users_edit
 
     path, _ = _users_file(context, file, config)
+    if not scram:
+        _doubt_plain_hash(path, name)
     with _troubles():
         users_edit.set_password(path, name, _new_hash(password_file, scram=scram))
     click.echo(f"{path}: {name} changed")
@@ -176,6 +180,19 @@ def _accounts(path: str) -> Accounts:
     from smtpmaild.auth.users_file import read
 
     return read(path)[0]
+
+
+def _doubt_plain_hash(path: str, name: str) -> None:
+    """Clients use SCRAM where they can; it is offered as long as every account has keys for it."""
+    from smtpmaild.auth.accounts import UsersFileError
+
+    try:
+        has_scram = _accounts(path).serve_scram
+    except (OSError, UsersFileError):  # told by whoever changes the file
+        return
+    if has_scram:
+        note = f"note: all accounts have SCRAM keys; without --scram for '{name}' SCRAM ends at the next reload"
+        click.echo(note, err=True)
 
 
 def _new_hash(password_file: Any, *, scram: bool) -> str:

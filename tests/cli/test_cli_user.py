@@ -15,7 +15,7 @@ import pytest
 from running import Runner
 
 from smtpmaild.auth import users_edit
-from smtpmaild.auth.schemes import parse
+from smtpmaild.auth.schemes import hash_password, parse
 
 CONFIG = """\
 listeners: [{{name: local, listen: ["127.0.0.1:2525"], auth: required, auth_without_tls: true}}]
@@ -53,6 +53,16 @@ def test_add(run: Runner, users: Path, options: tuple[str, ...], scheme: str) ->
     hashed = parse(stored(users, "bob@example.com"))
     assert (hashed.scheme, hashed.verify("s3cret")) == (scheme, True)
     assert stat.S_IMODE(users.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize(("command", "name"), [("add", "bob"), ("passwd", "alice")])
+def test_the_first_account_without_scram_is_doubted(run: Runner, users: Path, command: str, name: str) -> None:
+    users.write_text(f"alice:{hash_password('pencil', scram=True)}\n")
+    file = ("--file", str(users), "--password-file", "-")
+    note = f"note: all accounts have SCRAM keys; without --scram for '{name}' SCRAM ends at the next reload\n"
+    assert run("user", command, name, *file, stdin=b"x").err == note
+    assert run("user", "passwd", name, *file, stdin=b"x").err == ""  # it has ended
+    assert run("user", "passwd", name, *file, "--scram", stdin=b"x").err == ""
 
 
 def test_passwd_keeps_the_rest_of_the_line(run: Runner, users: Path, tmp_path: Path) -> None:
