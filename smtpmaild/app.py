@@ -33,6 +33,7 @@ from smtpmaild.delivery.agents import ConfiguredAgents, route_to
 from smtpmaild.delivery.next_hop import NextHops
 from smtpmaild.delivery.runner import Pace, Runner
 from smtpmaild.delivery.shared import Shared
+from smtpmaild.delivery.store import LOCAL, StoreAgent
 from smtpmaild.envelope import Rule
 from smtpmaild.facts import Log
 from smtpmaild.idn import to_ascii
@@ -41,8 +42,7 @@ from smtpmaild.metrics import Metrics
 from smtpmaild.policy.builtin import build_policies
 from smtpmaild.policy.chain import Chain, Mode
 from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
-from smtpmaild.queue import Entry, QueuedMessage
-from smtpmaild.queue.reports import Told
+from smtpmaild.queue.dsn import Reports
 from smtpmaild.queue.schedule import Schedule
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.queue.thread import Limits, QueueThread
@@ -61,6 +61,7 @@ from smtpmaild.sink.completing import CompletingSink
 from smtpmaild.sink.discard import DiscardOptions
 from smtpmaild.sink.enqueue import EnqueueSink
 from smtpmaild.sink.writer import Writer
+from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.tls.certificates import Certificates
@@ -90,10 +91,8 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     metrics = metrics or Metrics()
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
-    relaying = build_relaying(config, writer, log) if config.needs_queue else None
-    if relaying is not None:
-        sinks[QUEUE] = relaying.sink
     routing = build_routing(config)
+    relaying = build_relaying(config, routing, sinks, writer, log) if config.needs_queue else None
     signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
     certificates = build_certificates(config, log)
     client_names = build_client_names(config)
@@ -149,41 +148,27 @@ class Relaying:
     runner: Runner
 
 
-def build_relaying(config: Config, writer: Writer, log: Log) -> Relaying:
-    """What mail that travels on needs."""
+def build_relaying(config: Config, routing: Routing, sinks: dict[str, Sink], writer: Writer, log: Log) -> Relaying:
+    """What mail that travels on needs. sinks: get the queue as one of them."""
     queue = config.queue
     store = SqliteQueue(queue.path, log, workers=worker_count(config))
     limits = Limits(queue.path, queue.max_messages, queue.max_size, queue.min_free)
     thread = QueueThread(store, limits, log)
+    sink = sinks[QUEUE] = EnqueueSink(queue.path, thread, writer, log)
+    local = StoreAgent(routing.local, sinks, QUEUE, config.hostname, log)
     runner = Runner(
         thread,
-        ConfiguredAgents(config.relays, partial(_shared, config, log)),
-        _Untold(log),
+        ConfiguredAgents(config.relays, partial(_shared, config, log), {LOCAL: local}),
+        Reports(config.hostname, partial(_route_of_reports, config, routing), log, queue.max_age),
         log,
         Schedule(queue.retry_first, queue.retry_longest, queue.max_age, queue.warn_after or 0.0),
         Pace(queue.deliveries, queue.deliveries_per_destination),
     )
-    return Relaying(store, EnqueueSink(queue.path, thread, writer, log), runner)
+    return Relaying(store, sink, runner)
 
 
-class _Untold:
-    """The Reporter of a daemon that writes no reports: what a sender should know is in the log."""
-
-    def __init__(self, log: Log) -> None:
-        self._log = log
-
-    def __call__(self, message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry]:
-        for one in told:
-            recipient = one.recipient
-            self._log.warning(
-                "sender_not_told",
-                queue_id=message.queue_id,
-                reverse_path=message.reverse_path.text,
-                recipient=recipient.address.text,
-                action=one.action.value,
-                reply=str(recipient.last),
-            )
-        return ()
+def _route_of_reports(config: Config, routing: Routing, sender: Address) -> str:
+    return LOCAL if routing.local(sender) is not None else route_to(config.queue.report_by, config.relays)
 
 
 def _shared(config: Config, log: Log) -> Shared:

@@ -70,7 +70,18 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # mail that travels on: kept, and taken where it goes
     "queue": Allowed(ours=("envelope", "trace", "queue_id", "smtp.*", "metrics", "facts"), others=("pydantic",)),
     "delivery": Allowed(
-        ours=("envelope", "queue.*", "sink.*", "smtp.*", "metrics", "facts", "auth", "auth.saslprep", "resolver"),
+        ours=(
+            "envelope",
+            "queue.*",
+            "queue_id",
+            "sink.*",
+            "smtp.*",
+            "metrics",
+            "facts",
+            "auth",
+            "auth.saslprep",
+            "resolver",
+        ),
         others=("pydantic", "dns"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

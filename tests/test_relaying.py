@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import os
 import signal
 import smtplib
@@ -28,6 +29,7 @@ relay_rules:
   - {{name: arrived, listeners: [inner], to_domains: [far.example, next.example], deliver: mail}}
   - {{name: on, listeners: [outer], to_domains: [far.example], relay: hop}}
   - {{name: straight, listeners: [outer], to_domains: [next.example], relay: "127.0.0.1:{inner}"}}
+  - {{name: refused, listeners: [outer], to_domains: [refused.example], relay: hop}}
 relays:
   hop: {{host: 127.0.0.1, port: {hop}}}
 queue: {{path: "{root}/queue", retry_first: 1s}}
@@ -171,3 +173,17 @@ def test_each_worker_has_its_part_and_fewer_workers_take_over(daemon: Daemon) ->
     daemon.start()
     until(lambda: len(daemon.arrived()) == 12, "all of both")
     assert [path.name for path in (daemon.root / "queue").glob("*.sqlite")] == ["queue-0.sqlite"]
+
+
+def test_sender_here_is_told_what_failed(daemon: Daemon) -> None:
+    daemon.start()
+    with smtplib.SMTP("127.0.0.1", daemon.outer, timeout=20) as client:
+        client.sendmail("bob@local.example", ["x@refused.example"], "Subject: lost\r\n\r\nHello\r\n")
+    until(lambda: daemon.arrived("local.example"), "the report")
+    (report,) = [email.message_from_bytes(one) for one in daemon.arrived("local.example")]
+    assert report.get_content_type() == "multipart/report"
+    assert report["Return-Path"] == "<>"
+    (status,) = [str(part) for part in report.walk() if part.get_content_type() == "message/delivery-status"]
+    assert "Final-Recipient: rfc822; x@refused.example" in status
+    assert "550 5.7.1 Relaying denied" in status
+    assert "Subject: lost" in str(report)

@@ -335,6 +335,8 @@ def targets_of_relays(config: Config) -> Iterator[tuple[Loc, str]]:
     for name, domain in config.local_domains.items():
         if domain.relay is not None:
             yield ("local_domains", name, "relay"), domain.relay
+    if config.needs_queue:
+        yield ("queue", "report_by"), config.queue.report_by
 
 
 def _unused_relays(config: Config) -> Findings:

@@ -25,6 +25,10 @@ class Queue(Section):
     warn_after: Duration | None = Field(
         None, description="After this time the sender is told once that the message is late. Left out: never."
     )
+    report_by: str = Field(
+        "mx",
+        description="What takes reports to senders in other domains: a name under relays, mx, or host:port.",
+    )
     deliveries: Whole = Field(100, ge=1, le=10_000, description="Deliveries at a time, of each worker.")
     deliveries_per_destination: Whole = Field(
         20,

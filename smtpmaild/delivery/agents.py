@@ -6,6 +6,7 @@
 | the same, of type mx       | relay:mx/NAME             | the same; concurrency is counted by domain            |
 | relay: mx                  | relay:mx                  | `mx` of `relays`, else MX with all its defaults       |
 | relay: host:port           | relay:host:port           | SMTP to that host with all its defaults               |
+| (a report to us)           | local                     | our own stores: store.py                              |
 
 A name is looked up at each attempt and its agent made at the first, so mail that waits goes where a corrected
 configuration sends it. An entry that changes between mx and another type keeps its waiting mail.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from smtpmaild.delivery import Agent
 from smtpmaild.delivery.builtin import BUILTIN, AgentOptions, build
@@ -48,16 +50,27 @@ def route_to(target: str, relays: Mapping[str, AgentOptions]) -> str:
 
 
 class ConfiguredAgents:
-    """The Agents of the runner. shared: made when the first agent is, in the loop."""
+    """The Agents of the runner.
 
-    def __init__(self, relays: Mapping[str, AgentOptions], shared: Callable[[], Shared]) -> None:
+    shared: made when the first agent is, in the loop.  others: agents that no relay describes, by their routes.
+    """
+
+    def __init__(
+        self,
+        relays: Mapping[str, AgentOptions],
+        shared: Callable[[], Shared],
+        others: Mapping[str, Agent] = MappingProxyType({}),
+    ) -> None:
         self._relays = relays
         self._make_shared = shared
         self._shared: Shared | None = None
         self._agents: dict[str, Agent] = {}
+        self._others = others
 
     def get(self, route: str) -> Agent | None:
         """None: the configuration has no such relay."""
+        if route in self._others:
+            return self._others[route]
         target = route.removeprefix(_PREFIX).removeprefix(f"{_MX}/")
         agent = self._agents.get(target)
         if agent is None:
