@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,6 +27,10 @@ _LONGEST_LINE = 64 * 1024
 #: RFC 4954 lines are shorter, and Dovecot takes no longer ones of us.
 LONGEST_RESPONSE = 8000
 _LAST_ID = 2**31 - 1
+
+
+_ATTRIBUTE = re.compile(r"(?:[^\\,+]|\\.)+", re.DOTALL)
+_ESCAPED = re.compile(r"\\(?:([^0-9A-Fa-f])|([0-9A-Fa-f]{2}))", re.DOTALL)
 
 
 class DovecotError(Exception):
@@ -127,8 +132,21 @@ def parameters_of(session: Session) -> list[str]:
         told += [f"rip={session.peer.host}", f"rport={session.peer.port}"]
     if session.tls is None:
         return told
+    told.append("secured")
     certificate = session.tls.client
-    return [*told, "secured", *(["valid-client-cert"] if certificate is not None else [])]
+    if certificate is not None:
+        told.append("valid-client-cert")
+        name = _common_name(certificate.subject)
+        told += [f"cert_username={name}"] if name else []
+    return told
+
+
+def _common_name(subject: str) -> str:
+    """The first CN of a distinguished name (RFC 4514); a comma behind a backslash does not end an attribute."""
+    for attribute in _ATTRIBUTE.findall(subject):
+        if attribute.startswith("CN="):
+            return _ESCAPED.sub(lambda match: match[1] or chr(int(match[2], 16)), attribute[3:])
+    return ""
 
 
 def _continue(fields: Sequence[str]) -> Answer:

@@ -126,8 +126,22 @@ def test_what_dovecot_is_told() -> None:
     assert parameters_of(clear) == ["service=smtp", "nologin", "rip=192.0.2.1", "rport=4321"]
     clear.tls = Tls("TLSv1.3", "x")
     assert parameters_of(clear)[-1] == "secured"
-    clear.tls = Tls("TLSv1.3", "x", client=ClientCertificate("CN=a", "00"))
-    assert parameters_of(clear)[-2:] == ["secured", "valid-client-cert"]
+
+
+@pytest.mark.parametrize(
+    ("subject", "told"),
+    [
+        ("CN=printer,O=Example", ["cert_username=printer"]),
+        ("emailAddress=a@b.example+CN=pr\\,int\\2Ber,O=x", ["cert_username=pr,int+er"]),
+        ("O=a\\,CN=root,CN=printer", ["cert_username=printer"]),  # not what somebody had signed as part of his O
+        ("O=Example", []),
+        ("", []),
+    ],
+)
+def test_name_in_the_certificate(subject: str, told: list[str]) -> None:
+    secured = session("192.0.2.1")
+    secured.tls = Tls("TLSv1.3", "x", client=ClientCertificate(subject, "00"))
+    assert parameters_of(secured)[4:] == ["secured", "valid-client-cert", *told]
 
 
 # Accounts behind it
