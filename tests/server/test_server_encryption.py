@@ -110,6 +110,7 @@ class Raw:
             try:
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
+                self.writer.write(self.outgoing.read())  # a second hello, where the server wants another curve
                 continue
             return self.outgoing.read()
 
