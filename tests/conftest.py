@@ -20,7 +20,9 @@ import pytest
 from smtpmaild.envelope import Envelope, Peer, Session, Transaction
 
 #: Programs in sbin are for us too, whatever the PATH of the caller.
-SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+SEARCH_PATH = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin", "/opt/exim/usr/sbin"]
+)
 IS_REQUIRED = os.environ.get("SMTPMAILD_REQUIRE_DEBIAN") == "1"
 #: The reason of a skip that has nothing to do with packages: the long version of a test.
 LEFT_TO_SOAK = "left to `make soak`"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from peers import run, shared
+from delivering import run, shared
 from pydantic import TypeAdapter, ValidationError
 
 from smtpmaild.delivery.builtin import BUILTIN, DEFAULT_TYPE, AgentOptions, build

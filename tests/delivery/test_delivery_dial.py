@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 from authority import issue, write_ca
-from peers import DROP, MESSAGE, STALL, Facts, Peer, Script, closing, recipients, run, serving, shared, shown
+from delivering import DROP, MESSAGE, STALL, Facts, Peer, Script, closing, recipients, run, serving, shared, shown
 
 from smtpmaild.delivery.builtin import build
 from smtpmaild.delivery.options import TimeoutOptions

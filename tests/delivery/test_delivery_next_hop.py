@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, MutableSequence, Sequence
 from typing import Any
 
 import pytest
+from delivering import MESSAGE, Peer, Script, closing, recipients, run, serving, shared, shown
 from nameserver import BROKEN, SILENT, name_server
-from peers import MESSAGE, Peer, Script, closing, recipients, run, serving, shared, shown
 
 from smtpmaild.delivery import next_hop
 from smtpmaild.delivery.builtin import build

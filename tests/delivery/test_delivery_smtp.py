@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peers import (
+from delivering import (
     DROP,
     EIGHT_BIT,
     MESSAGE,

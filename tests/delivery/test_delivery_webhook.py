@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from authority import issue, write_ca
-from peers import MESSAGE, Bytes, Facts, Unreadable, closing, recipients, run, shared, shown
+from delivering import MESSAGE, Bytes, Facts, Unreadable, closing, recipients, run, shared, shown
 from pydantic import ValidationError
 
 from smtpmaild.delivery import Outcome, Passed
