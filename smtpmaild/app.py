@@ -46,7 +46,6 @@ from smtpmaild.queue.dsn import Reports
 from smtpmaild.queue.schedule import Schedule
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.queue.thread import Limits, QueueThread
-from smtpmaild.receiver import LookUp, Service
 from smtpmaild.resolver import make_resolver
 from smtpmaild.routing import QUEUE, Deliver, LocalDomain, Refuse, Relay, RelayRule, Routing
 from smtpmaild.server import sockets
@@ -55,6 +54,7 @@ from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
 from smtpmaild.server.plan import Companion, ListenerPlan, Plan
 from smtpmaild.server.threads import Threads
 from smtpmaild.server.watch import Watch
+from smtpmaild.service import LookUp, Service
 from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.completing import CompletingSink

@@ -14,7 +14,8 @@ from typing import Final
 from smtpmaild import queue_id
 from smtpmaild.auth import ChannelBinding
 from smtpmaild.envelope import Peer, Tls
-from smtpmaild.receiver import WAIT, Receiver, Result, Service, Wait
+from smtpmaild.receiver import Receiver
+from smtpmaild.service import WAIT, Result, Service, Wait
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.events import Connected, EndOfData, Event
 from smtpmaild.smtp.extension import Security

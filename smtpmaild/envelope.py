@@ -18,6 +18,7 @@ from smtpmaild.smtp.reply import Reply
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+NOTHING_FORWARDED: Mapping[str, str | None] = MappingProxyType({})
 
 
 # Reading an address takes 2.5 us, and the clients of a day are few.
@@ -90,7 +91,8 @@ class Session:
     talked_early: input came before the banner was sent.  decided_by: the policy or rule that gave the last verdict,
     for the log.  tls: None in clear text.  user: who signed in, "" for nobody.  proxy: who is at the other end of the
     connection where `peer` is the client behind it.  client_name: the peer's name in the DNS, checked both ways, ""
-    where it has none or nobody asked.  proxy_facts: what the proxy said besides, for the log.  is_probe: it is the
+    where it has none or nobody asked.  proxy_facts: what the proxy said besides, for the log.  forwarded: what
+    XFORWARD told of the client before this one, for one transaction.  is_probe: it is the
     proxy itself, checking whether we are there.
     """
 
@@ -109,6 +111,7 @@ class Session:
     proxy: Peer | None = None
     client_name: str = ""
     proxy_facts: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
+    forwarded: Mapping[str, str | None] = field(default_factory=lambda: NOTHING_FORWARDED)
     is_probe: bool = False
 
 

@@ -10,28 +10,33 @@ a coroutine where a policy has to wait. What runs it is the driver's business (d
 
 from __future__ import annotations
 
-import binascii
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from functools import partial
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from smtpmaild import queue_id, trace
-from smtpmaild.auth import Authenticated, Authenticator, Challenge, ChannelBinding, Exchange, Failed
-from smtpmaild.auth import Step as AuthStep
+from smtpmaild.auth import ChannelBinding
 from smtpmaild.content import Content
-from smtpmaild.envelope import BodyType, Destination, Envelope, IpAddress, Peer, Recipient, Session, Tls, Transaction
-from smtpmaild.facts import Log
-from smtpmaild.metrics import Metrics
+from smtpmaild.envelope import (
+    NOTHING_FORWARDED,
+    BodyType,
+    Destination,
+    Envelope,
+    Peer,
+    Recipient,
+    Session,
+    Tls,
+    Transaction,
+)
+from smtpmaild.journal import Journal
 from smtpmaild.outcomes import badness, destinations_by_sink, replies_by_recipient, without_trouble, worst_reply
 from smtpmaild.policy import Answer, Verdict
-from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.policy.chain import Event as Moment
-from smtpmaild.routing import Router
-from smtpmaild.sink import Delivery, Outcome, Sink
+from smtpmaild.service import WAIT, LookUp, Result, Service, Wait
+from smtpmaild.sign_in import SignIn
+from smtpmaild.sink import Delivery, Outcome
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.events import (
     Auth,
@@ -51,51 +56,7 @@ from smtpmaild.smtp.events import (
     XClient,
     XForward,
 )
-from smtpmaild.smtp.extension import Dialect
 from smtpmaild.smtp.reply import Reply
-
-
-class Wait(Enum):
-    """The answer comes later, through the `resume` function of the receiver."""
-
-    WAIT = "wait"
-
-
-WAIT: Final = Wait.WAIT
-#: None: the event takes no reply (a piece of a body), go on.  A tuple: one reply for each recipient, under LMTP.
-Result = Reply | tuple[Reply, ...] | Wait | None
-#: A client's address -> its name in the DNS, "" for none; or an awaitable of it.
-LookUp = Callable[[IpAddress], str | Awaitable[str]]
-#: (session, verb, reply) -> the reply to send instead: what an extension makes of it.
-ReplyFilter = Callable[[Session, str, Reply], Reply]
-
-#: Refusals kept for the session's log event; a peer that collects more has made its point.
-_REFUSALS_LOGGED = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """What the sessions of one listener share; made by app.py or embedding/, never changed.
-
-    verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
-    who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data
-    about each recipient: the callbacks of a program, which has no stores.  hides_client: Received tells nothing of it.
-    client_names: finds a client's name in the DNS; None where nobody wants to know.
-    """
-
-    listener: str
-    dialect: Dialect
-    chain: Chain
-    router: Router
-    sinks: Mapping[str, Sink]
-    log: Log
-    metrics: Metrics
-    verbs: Mapping[str, tuple[Step, ...]] = field(default_factory=dict)
-    filters: Mapping[str, Sequence[ReplyFilter]] = field(default_factory=dict)
-    authenticator: Authenticator | None = None
-    recipient_steps: tuple[Step, ...] = ()
-    hides_client: bool = False
-    client_names: LookUp | None = None
 
 
 @dataclass(slots=True)
@@ -134,8 +95,8 @@ class Receiver:
     """
 
     __slots__ = (
-        "_binding", "_exchange", "_is_stopped", "_reception", "_refusals", "_resume", "_started_at", "_transaction",
-        "admit", "chain", "effect", "forwarded", "is_over", "service", "session",
+        "_is_stopped", "_journal", "_reception", "_resume", "_sign_in", "_transaction", "admit", "chain", "effect",
+        "is_over", "service", "session",
     )  # fmt: skip
 
     def __init__(
@@ -147,14 +108,11 @@ class Receiver:
         self.effect = True
         self.is_over = False
         self.admit: Callable[[Peer], Reply | None] = _anybody
-        self.forwarded: Mapping[str, str | None] = _NOTHING
         self._resume = resume
-        self._started_at = started_at
+        self._journal = Journal(self.session, service.log, service.metrics, started_at)
+        self._sign_in = SignIn(self.session, self._journal)
         self._transaction: Transaction | None = None
         self._reception: _Reception | None = None
-        self._binding: ChannelBinding | None = None
-        self._exchange: Exchange | None = None
-        self._refusals: list[dict[str, str]] = []
         self._is_stopped = False
 
     def change(self, service: Service) -> None:
@@ -224,7 +182,7 @@ class Receiver:
     def _connected_decided(self, verdict: Verdict, event: Connected | XClient) -> Result:
         if verdict is not None and not verdict.is_positive:
             self.service.metrics.sessions_refused += 1
-            self._note_refusal("connect", "", verdict)
+            self._refused("connect", "", verdict)
             # RFC 5321 §3.1 knows 554 for a refused session; other permanent codes would confuse clients.
             if verdict.is_permanent and verdict.code != 554:
                 return Reply(554, verdict.enhanced, verdict.text)
@@ -245,7 +203,7 @@ class Receiver:
                 return reply
             session.hello = before
             if not reply.is_positive:
-                self._note_refusal(event.verb, event.domain, reply)
+                self._refused(event.verb, event.domain, reply)
             return reply
 
         return self._ask(_MOMENTS[event.verb], decided, event, self.session)
@@ -267,12 +225,12 @@ class Receiver:
 
     def _xforward(self, event: XForward) -> Result | Awaitable[Result]:
         # Attributes of several commands add up, the last value of each wins.
-        attributes = {**self.forwarded, **event.attributes}
+        attributes = {**self.session.forwarded, **event.attributes}
 
         def decided(verdict: Verdict, event: XForward) -> Result:
             reply = verdict or event.success
             if reply.is_positive and self.effect:
-                self.forwarded = attributes
+                self.session.forwarded = attributes
             return reply
 
         return self._ask(Moment.XFORWARD, decided, event, self.session, attributes)
@@ -282,18 +240,10 @@ class Receiver:
     def _xclient(self, event: XClient) -> Result | Awaitable[Result]:
         """The session begins again, with the client that this peer speaks for."""
         self._speak_for(event.attributes)
-        session = self.session
-        self.service.log.info(
-            "client_named",
-            session_id=session.session_id,
-            listener=session.listener,
-            peer=str(session.peer),
-            **self._client_facts(),
-            **self._trust_facts(),
-        )
-        refusal = self.admit(session.peer)
+        self._journal.client_named()
+        refusal = self.admit(self.session.peer)
         if refusal is not None:
-            return self._note_refusal("connect", "", refusal)
+            return self._refused("connect", "", refusal)
         # Who tells the name, or that there is none, has looked it up.
         return self._greet(event) if "name" in event.attributes else self._connected(event)
 
@@ -319,56 +269,22 @@ class Receiver:
         self._forget_transaction()
         session = self.session
         session.tls, session.hello, session.is_extended, session.user = tls, "", False, ""
-        self.forwarded = _NOTHING
-        self._binding = binding
+        self._sign_in.binding = binding
         steps = self.chain.by_event.get(Moment.STARTTLS)
         answer = self.chain.ask(steps, session, session) if steps else None
         return None if answer is None or isinstance(answer, Reply) else answer
 
     def _auth(self, event: Auth) -> Result | Awaitable[Result]:
-        authenticator = self.service.authenticator
-        if authenticator is None:
+        if self.service.authenticator is None:
             return replies.AUTH_UNAVAILABLE
-        self._exchange = authenticator.begin(event.mechanism, self.session, self._binding)
-        return self._respond(self._exchange, event.initial)
+        return self._sign_in.begin(self.service.authenticator, event.mechanism, event.initial)
 
     def _auth_response(self, event: AuthResponse) -> Result | Awaitable[Result]:
-        return self._respond(self._in_exchange(), event.data)
-
-    def _respond(self, exchange: Exchange, response: bytes | None) -> Result | Awaitable[Result]:
-        step = exchange.respond(response)
-        if isinstance(step, Challenge | Authenticated | Failed):
-            return self._authenticated(step)
-        return self._respond_later(step)
-
-    async def _respond_later(self, waiting: Awaitable[AuthStep]) -> Result:
-        step = await waiting
-        return None if self._is_stopped else self._authenticated(step)
-
-    def _authenticated(self, step: AuthStep) -> Result:
-        """What an exchange came to: another line of it, or its end."""
-        if isinstance(step, Challenge):
-            return Reply(334, "", binascii.b2a_base64(step.data, newline=False).decode("ascii"))
-        self._exchange = None
-        session = self.session
-        facts = {"session_id": session.session_id, "listener": session.listener, "peer": str(session.peer)}
-        if isinstance(step, Authenticated):
-            session.user = step.user
-            self.service.metrics.authentications_accepted += 1
-            self.service.log.info("authenticated", **facts, user=step.user)
-            return replies.AUTHENTICATED
-        self.service.metrics.authentications_refused += 1
-        self.service.log.info("authentication_failed", **facts, user=step.user, cause=step.cause, reply=str(step.reply))
-        return step.reply
+        return self._sign_in.respond(event.data)
 
     def _auth_cancelled(self, event: AuthCancelled) -> Result:
-        self._cancel_exchange()
+        self._sign_in.cancel()
         return event.success
-
-    def _cancel_exchange(self) -> None:
-        if self._exchange is not None:
-            self._exchange.cancel()
-            self._exchange = None
 
     def _line_too_long(self, event: LineTooLong) -> Result | Awaitable[Result]:
         return self._ask(Moment.LINE_TOO_LONG, _or_success, event, self.session)
@@ -406,7 +322,7 @@ class Receiver:
     def _mail_decided(self, verdict: Verdict, event: Mail) -> Result:
         reply = verdict or event.success
         if not reply.is_positive:
-            self._note_refusal("MAIL", event.reverse_path.text, reply)
+            self._refused("MAIL", event.reverse_path.text, reply)
         if not (reply.is_positive and self.effect):
             self._transaction = None
         return reply
@@ -421,14 +337,14 @@ class Receiver:
         if verdict is not None and not verdict.is_positive:
             metrics.recipients_refused += verdict.is_permanent
             metrics.recipients_deferred += not verdict.is_permanent
-            return self._note_refusal("RCPT", event.forward_path.text, verdict)
+            return self._refused("RCPT", event.forward_path.text, verdict)
         transaction = self._in_transaction()
         route = self.service.router.route(transaction, event.forward_path)
         if not route.reply.is_positive:
             metrics.recipients_refused += route.reply.is_permanent
             metrics.recipients_deferred += not route.reply.is_permanent
             self.session.decided_by = f"{route.rule.name} ({route.rule.where})" if route.rule.where else route.rule.name
-            return self._note_refusal("RCPT", event.forward_path.text, route.reply)
+            return self._refused("RCPT", event.forward_path.text, route.reply)
         metrics.recipients_accepted += 1
         if self.effect:
             transaction.envelope.recipients.append(Recipient(event.forward_path, route, event.parameters))
@@ -441,7 +357,7 @@ class Receiver:
 
     def _data_decided(self, verdict: Verdict, event: Data) -> Result:
         if verdict is not None and not verdict.is_positive:
-            return self._note_refusal("DATA", "", verdict)
+            return self._refused("DATA", "", verdict)
         envelope = self._in_transaction().envelope
         recipients: Collection[Recipient] = envelope.recipients
         by_sink = destinations_by_sink(recipients)
@@ -455,7 +371,7 @@ class Receiver:
             if not recipients:
                 name, trouble = next(iter(troubles.items()))
                 self.session.decided_by = f"deliver_to.{name}"
-                return self._note_refusal("DATA", "", trouble)
+                return self._refused("DATA", "", trouble)
             by_sink = destinations_by_sink(recipients)
         if self.effect:
             self._begin(by_sink, troubles)
@@ -578,87 +494,27 @@ class Receiver:
             return self._conclude_each(transaction, each, reception.content.size)
         worst = worst_reply(reception.outcomes.values())
         reply = success if worst is None or worst.is_positive else worst
-        self._conclude(transaction, reply, reception.content.size)
+        self._concluded(transaction, reply, reception.content.size)
         return reply
 
     def _refuse_message(self, refusal: Reply, size: int) -> Reply:
         transaction = self._in_transaction()
         self._in_reception().abort()
-        self._note_refusal("end of data", "", refusal)
-        self._conclude(transaction, refusal, size)
+        self._refused("end of data", "", refusal)
+        self._concluded(transaction, refusal, size)
         return refusal
 
     def _conclude_each(self, transaction: Transaction, each: tuple[Reply, ...], size: int) -> Result:
         """The same with a reply for each recipient. A message that one of them got was accepted."""
         best = min(each, key=badness)
-        self._conclude(transaction, best, size, replies=[str(reply) for reply in each])
+        self._concluded(transaction, best, size, [str(reply) for reply in each])
         return each
 
-    def _conclude(self, transaction: Transaction, reply: Reply, size: int, **more: object) -> None:
-        """The transaction is over, whatever came of it: count it, log it, forget it."""
-        name, counter = _CONCLUSIONS[reply.code // 100]
-        metrics = self.service.metrics
-        if counter == "accepted":
-            metrics.messages_accepted += 1
-            self.session.messages += 1
-        elif counter == "refused":
-            metrics.messages_refused += 1
-        else:
-            metrics.messages_deferred += 1
-        envelope = transaction.envelope
-        recipients = envelope.recipients
-        self.service.log.info(
-            name,
-            session_id=envelope.session_id,
-            queue_id=envelope.queue_id,
-            listener=envelope.listener,
-            peer=str(envelope.peer),
-            helo=envelope.hello,
-            reverse_path=envelope.reverse_path.text,
-            recipients=[recipient.address.text for recipient in recipients],
-            rules=[*{recipient.route.rule.name: None for recipient in recipients}],
-            size=size,
-            reply=str(reply),
-            **more,
-            decided_by=self.session.decided_by,
-            **self._client_facts(),
-            **self._trust_facts(),
-            seconds=round(time.time() - envelope.received_at, 4),
-        )
+    def _concluded(self, transaction: Transaction, reply: Reply, size: int, each: Sequence[str] = ()) -> None:
+        """The transaction is over, whatever came of it."""
+        self._journal.concluded(transaction, reply, size, each)
         self._transaction = self._reception = None
-        self.forwarded = _NOTHING
-
-    def _client_facts(self) -> Mapping[str, object]:
-        """What is known of the client besides its address, for the log; of most clients nothing.
-
-        client_name: from the DNS.  proxy: who told us the address, and under `proxied` what else it told.  forwarded:
-        what XFORWARD said of the client before this one; `peer` stays who sent it.
-        """
-        session = self.session
-        if session.proxy is None and not session.client_name and not self.forwarded:
-            return _NO_FACTS
-        facts: dict[str, object] = {"client_name": session.client_name} if session.client_name else {}
-        if session.proxy is not None:
-            facts["proxy"] = str(session.proxy)
-        if session.proxy_facts:
-            facts["proxied"] = dict(session.proxy_facts)
-        if self.forwarded:
-            facts["forwarded"] = dict(self.forwarded)
-        return facts
-
-    def _trust_facts(self) -> Mapping[str, str]:
-        """How we know the client, for the log; nothing of it for most."""
-        session = self.session
-        if session.tls is None and not session.user:
-            return _NO_FACTS
-        facts = {}
-        if session.tls is not None:
-            facts["tls"] = f"{session.tls.version} {session.tls.cipher}"
-            if session.tls.client is not None:
-                facts["client_certificate"] = session.tls.client.subject
-        if session.user:
-            facts["user"] = session.user
-        return facts
+        self.session.forwarded = NOTHING_FORWARDED
 
     # The end of the session
 
@@ -677,33 +533,16 @@ class Receiver:
         """
         self._is_stopped = True
         self._forget_transaction()
-        self._cancel_exchange()
+        self._sign_in.cancel()
         self.admit = _anybody
         self._resume = _nobody  # who waited for us; it holds us, and we would hold it until the collector comes
         session = self.session
         # A proxy looks every few seconds whether we are there; that is no news as long as all is well.
-        if not session.is_probe or session.messages or self._refusals or refused:
-            self._log_session(session, reason, refused)
+        if not session.is_probe or session.messages or self._journal.refusals or refused:
+            self._journal.closed(reason, refused)
         steps = self.chain.by_event.get(Moment.STOP_SESSION)
         answer = self.chain.ask(steps, session, session, reason) if steps else None
         return None if answer is None or isinstance(answer, Reply) else answer
-
-    def _log_session(self, session: Session, reason: str, refused: Sequence[tuple[str, Reply]]) -> None:
-        self.service.log.info(
-            "session_closed",
-            session_id=session.session_id,
-            listener=session.listener,
-            peer=str(session.peer),
-            **self._client_facts(),
-            helo=session.hello,
-            messages=session.messages,
-            refused_recipients=session.refused_recipients,
-            refusals=self._refusals,
-            **({"refused_commands": [f"{line}: {reply}" for line, reply in refused]} if refused else {}),
-            **self._trust_facts(),
-            reason=reason,
-            seconds=round(time.time() - self._started_at, 4),
-        )
 
     def shaped(self, event: Event, reply: Reply) -> Reply:
         """The reply as extensions want it."""
@@ -729,27 +568,15 @@ class Receiver:
         assert self._reception is not None, "the protocol has no body before DATA"
         return self._reception
 
-    def _in_exchange(self) -> Exchange:
-        assert self._exchange is not None, "the protocol lets no response through before a challenge"
-        return self._exchange
+    def _refused(self, command: str, argument: str, reply: Reply) -> Reply:
+        self._journal.refused(command, argument, reply, self._transaction)
+        return reply
 
     def _forget_transaction(self) -> None:
         if self._reception is not None:
             self._reception.abort()
         self._transaction = self._reception = None
-        self.forwarded = _NOTHING  # it was said of this transaction (Postfix's XFORWARD_README)
-
-    def _note_refusal(self, command: str, argument: str, reply: Reply) -> Reply:
-        self.session.refused_recipients += command == "RCPT"
-        if len(self._refusals) < _REFUSALS_LOGGED:
-            rule = self.session.decided_by
-            note = {"command": command, "argument": argument, "reply": str(reply), "rule": rule}
-            if self._transaction is not None:
-                note["reverse_path"] = self._transaction.envelope.reverse_path.text
-            if self.forwarded:
-                note["forwarded_for"] = self.forwarded.get("addr") or "unknown"
-            self._refusals.append(note)
-        return reply
+        self.session.forwarded = NOTHING_FORWARDED  # it was said of this transaction (Postfix's XFORWARD_README)
 
 
 def _protocol(session: Session, *, is_lmtp: bool, is_utf8: bool) -> str:
@@ -785,19 +612,11 @@ def _or_success(verdict: Verdict, event: Connected | LineTooLong) -> Result:
     return verdict or event.success
 
 
-_NO_FACTS: Mapping[str, str] = MappingProxyType({})
-_NOTHING: Mapping[str, str | None] = MappingProxyType({})
 _BODY_TYPES: Mapping[str, BodyType] = {body.value: body for body in BodyType}
 _VERBS_WITH_ARGUMENT = frozenset(("VRFY", "EXPN", "HELP"))
 _MOMENTS: Mapping[str, Moment] = {moment.value: moment for moment in Moment}
 #: What XCLIENT tells of a client that decides nothing here.
 _ONLY_LOGGED = ("proto", "helo", "destaddr", "destport")
-#: First digit of the reply to a message -> its event in the log, and where it is counted.
-_CONCLUSIONS = {
-    2: ("message_accepted", "accepted"),
-    4: ("message_deferred", "deferred"),
-    5: ("message_refused", "refused"),
-}
 _EVENT_NAMES: Mapping[type, str] = {
     Connected: "banner",
     Mail: "MAIL",

@@ -15,7 +15,7 @@ from typing import Any
 from smtpmaild.auth import Authenticated, Authenticator, ChannelBinding
 from smtpmaild.dialogue import Dialogue
 from smtpmaild.envelope import Destination, Peer, Rule, Session, Tls, Transaction
-from smtpmaild.receiver import Service
+from smtpmaild.service import Service
 from smtpmaild.sink import Sink
 from smtpmaild.sink.discard import DiscardSink
 from smtpmaild.smtp.address import Address, parse_forward_path

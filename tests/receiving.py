@@ -16,7 +16,7 @@ from smtpmaild.envelope import Destination, Envelope, Route, Rule, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Chain, Mode
-from smtpmaild.receiver import Service
+from smtpmaild.service import Service
 from smtpmaild.sink import Outcome, Post
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import EXTENSIONS, Dialect, Extension, ServerOptions

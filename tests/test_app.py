@@ -168,7 +168,7 @@ def test_a_listener_speaks_as_it_is_told() -> None:
 
 
 def keywords(door_service: object) -> set[str]:
-    from smtpmaild.receiver import Service
+    from smtpmaild.service import Service
 
     assert isinstance(door_service, Service)
     return {line.split(" ")[0] for line in door_service.dialect.keywords}

@@ -14,7 +14,7 @@ from smtpmaild.envelope import Peer, Session
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Event as Moment
 from smtpmaild.policy.chain import Step
-from smtpmaild.receiver import Service
+from smtpmaild.service import Service
 from smtpmaild.smtp.reply import INTERNAL_ERROR, Reply
 
 REFUSED = Reply(550, "5.7.1", "No")

@@ -91,25 +91,39 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # one transaction, and what carries it
     "outcomes": Allowed(ours=("smtp.*", "envelope", "sink")),
+    "service": Allowed(ours=("smtp.*", "envelope", "metrics", "facts", "policy.chain", "sink", "routing", "auth")),
+    "journal": Allowed(ours=("smtp.*", "envelope", "metrics", "facts", "auth")),
+    "sign_in": Allowed(ours=("smtp.*", "envelope", "journal", "auth")),
     "receiver": Allowed(
-        ours=("smtp.*", "envelope", "trace", "queue_id", "content", "metrics", "facts")
-        + ("policy", "policy.chain", "sink", "routing", "auth", "outcomes")
+        ours=("smtp.*", "envelope", "trace", "queue_id", "content", "policy", "policy.chain", "sink", "auth")
+        + ("service", "journal", "sign_in", "outcomes")
     ),
-    "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth")),
+    "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth", "service")),
     "server": Allowed(
-        ours=("smtp.*", "receiver", "dialogue", "metrics", "envelope", "facts", "content", "queue_id", "sink")
+        ours=(
+            "smtp.*",
+            "receiver",
+            "service",
+            "dialogue",
+            "metrics",
+            "envelope",
+            "facts",
+            "content",
+            "queue_id",
+            "sink",
+        )
         + ("resolver", "auth.*", "tls.*"),
         others=("uvloop", "dns"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "embedding": Allowed(
-        ours=("smtp.*", "receiver", "dialogue", "policy.*", "envelope", "content", "facts", "metrics")
+        ours=("smtp.*", "receiver", "service", "dialogue", "policy.*", "envelope", "content", "facts", "metrics")
         + ("server.connection", "server.stream_session", "server.streams", "idn", "auth"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     # `smtpmaild try`: a session without a network, through stores that store nothing
     "trial": Allowed(
-        ours=("smtp.*", "receiver", "dialogue", "envelope", "facts", "sink", "sink.discard", "auth"),
+        ours=("smtp.*", "receiver", "service", "dialogue", "envelope", "facts", "sink", "sink.discard", "auth"),
         banned=LOOP_AND_SOCKETS - {"asyncio"},
     ),
     # the file, the log, the one who knows them all
@@ -123,7 +137,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "log": Allowed(ours=("facts",), others=("structlog",)),
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
-        + ("auth.*", "dialogue", "receiver", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
+        + ("auth.*", "dialogue", "service", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
         + ("delivery.*", "queue.*", "resolver"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,

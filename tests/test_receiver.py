@@ -15,7 +15,8 @@ from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Event as Moment
 from smtpmaild.policy.chain import Mode, Step
 from smtpmaild.queue_id import is_queue_id
-from smtpmaild.receiver import WAIT, Receiver, Result, Service, verb_of
+from smtpmaild.receiver import Receiver, verb_of
+from smtpmaild.service import WAIT, Result, Service
 from smtpmaild.sink import Outcome
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.address import Address, parse_forward_path
@@ -609,7 +610,7 @@ def test_without_effect_only_the_reply_happens() -> None:
     assert undone(Moment.RSET) == replies.RSET_OK
     assert transaction_of(it).envelope.recipients
     assert undone(Moment.XFORWARD) == replies.XFORWARD_OK
-    assert it.receiver.forwarded == {}
+    assert it.session.forwarded == {}
     it.say(DATA)
     assert undone(Moment.DATA_PART) is None
     it.says(Body(b"kept"), end(8))
@@ -626,7 +627,7 @@ def test_forwarded_attributes_add_up_and_are_logged() -> None:
     it = desk()
     assert it.says(EHLO, XForward({"name": "x.example", "addr": "198.51.100.1"}))[-1] == replies.XFORWARD_OK
     it.say(XForward({"addr": None}))
-    assert it.receiver.forwarded == {"name": "x.example", "addr": None}
+    assert it.session.forwarded == {"name": "x.example", "addr": None}
     it.says(*MESSAGE)
     assert it.log.only("message_accepted")["forwarded"] == {"name": "x.example", "addr": None}
 
@@ -635,7 +636,7 @@ def test_forwarded_attributes_end_with_their_transaction() -> None:
     """XFORWARD_README: they are reset at the end of the next MAIL transaction, by DOT or RSET."""
     it = desk()
     it.says(EHLO, XForward({"addr": "198.51.100.1"}), *MESSAGE)
-    assert it.receiver.forwarded == {}
+    assert it.session.forwarded == {}
     it.says(XForward({"addr": "198.51.100.1"}), RSET, *MESSAGE)
     assert "forwarded" not in it.log.named("message_accepted")[1]
 
@@ -690,7 +691,7 @@ def test_session_begins_again_with_the_client_that_is_named() -> None:
     session = it.session
     assert (session.peer, session.proxy) == (Peer("2001:db8::1", 99), Peer("192.0.2.1", 4711))
     assert (session.client_name, session.hello, session.user, session.is_extended) == ("c.example", "c", "alice", False)
-    assert it.receiver.forwarded == {}
+    assert it.session.forwarded == {}
     assert not (session.is_probe or session.talked_early)
     it.send(b"text")
     facts = it.log.only("message_accepted")
@@ -780,7 +781,7 @@ def test_refused_attributes_are_not_kept() -> None:
     it = desk()
     it.receiver.chain = it.receiver.chain.with_step(Moment.XFORWARD, Step("no", lambda *_: REFUSED))
     assert it.say(XForward({"NAME": "x.example"})) == REFUSED
-    assert it.receiver.forwarded == {}
+    assert it.session.forwarded == {}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from smtpmaild.envelope import ClientCertificate, Peer, Session, Tls
 from smtpmaild.policy.chain import Chain
 from smtpmaild.policy.chain import Event as Moment
 from smtpmaild.policy.chain import Step as ChainStep
-from smtpmaild.receiver import Service
+from smtpmaild.service import Service
 from smtpmaild.smtp.extension import Dialect, ServerOptions
 from smtpmaild.smtp.reply import Reply
 

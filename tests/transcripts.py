@@ -39,10 +39,10 @@ from smtpmaild.envelope import Destination, Envelope, Peer, Rule, Session, Trans
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Policy, Verdict
 from smtpmaild.policy.chain import Chain, Mode
-from smtpmaild.receiver import Service
 from smtpmaild.routing import LocalDomain, Routing
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import Door, Listener, Room
+from smtpmaild.service import Service
 from smtpmaild.sink import Outcome, Post
 from smtpmaild.smtp.address import Address, no_idna
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions

@@ -14,7 +14,7 @@ from smtpmaild.embedding.session import Smtp
 from smtpmaild.envelope import Session, Transaction
 from smtpmaild.policy import Answer, Verdict
 from smtpmaild.policy.chain import Event, Step
-from smtpmaild.receiver import ReplyFilter
+from smtpmaild.service import ReplyFilter
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import BASE_VERBS, EXTENSIONS, LMTP_VERBS
 from smtpmaild.smtp.extension import Extension as Row

@@ -21,10 +21,10 @@ from smtpmaild.envelope import Peer, Route, Rule, Session, Tls, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Answer
 from smtpmaild.policy.chain import Chain, Event, Step
-from smtpmaild.receiver import ReplyFilter, Service
 from smtpmaild.server.connection import peer_of
 from smtpmaild.server.stream_session import StreamSession
 from smtpmaild.server.streams import Reader, Writer, open_streams
+from smtpmaild.service import ReplyFilter, Service
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import EXTENSIONS, XFORWARD, Dialect
 from smtpmaild.smtp.extension import Extension as Row
@@ -170,7 +170,7 @@ class Smtp:
     @property
     def forwarded(self) -> Mapping[str, str | None]:
         """What XFORWARD told of the original client: name, addr, port, proto, helo, ident, source; None: unknown."""
-        return self._dialogue.receiver.forwarded if self._dialogue else {}
+        return self._dialogue.receiver.session.forwarded if self._dialogue else {}
 
     def dojob(self, wanted: bool) -> None:
         """dojob(False) in a callback: send the reply and do nothing else, the state stays. True again at each event.

@@ -18,11 +18,11 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 from smtpmaild.envelope import IpAddress, Peer
-from smtpmaild.receiver import Service
 from smtpmaild.server.connection import Connection
 from smtpmaild.server.counts import WorkerCounts
 from smtpmaild.server.handshakes import Handshakes
 from smtpmaild.server.preface import Preface
+from smtpmaild.service import Service
 from smtpmaild.tls.certificates import Certificates
 from smtpmaild.tls.settings import ClientCertificates
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from smtpmaild.dialogue import CONNECTION_LOST, Dialogue
 from smtpmaild.envelope import Peer
-from smtpmaild.receiver import Service
 from smtpmaild.server.streams import Reader, Writer, open_streams
 from smtpmaild.server.tls_streams import TlsStreams
+from smtpmaild.service import Service
 from smtpmaild.tls.handshake import channel_binding, facts_of
 
 _READ_SIZE = 64 * 1024

@@ -29,12 +29,12 @@ from smtpmaild.envelope import Destination, Envelope, Route, Rule, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Policy
 from smtpmaild.policy.chain import Chain, Mode
-from smtpmaild.receiver import LookUp, Service
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.daemon import run
 from smtpmaild.server.listener import ConnectionLimits, Door, Listener, Room, Timeouts
 from smtpmaild.server.plan import ListenerPlan, Plan
 from smtpmaild.server.sockets import Address, InheritedAddress, TcpAddress, UnixAddress
+from smtpmaild.service import LookUp, Service
 from smtpmaild.sink import Outcome, Post
 from smtpmaild.smtp.address import Address as MailAddress
 from smtpmaild.smtp.extension import Dialect, ServerOptions

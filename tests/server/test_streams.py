@@ -23,9 +23,9 @@ import uvloop
 from smtpmaild.envelope import Peer, Route, Rule, Session, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Chain, Event, Step
-from smtpmaild.receiver import Service
 from smtpmaild.server.stream_session import StreamSession
 from smtpmaild.server.streams import close, hear_out, open_streams
+from smtpmaild.service import Service
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import Dialect, ServerOptions
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply

@@ -1,0 +1,149 @@
+"""What the log and the counters hear of one session: an event for each message, one for the session, and who signed in.
+
+Facts are those of the session and its transaction at that moment; what is empty for most clients (a proxy, TLS, a user)
+is left out for them. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from smtpmaild.auth import Authenticated, Failed
+from smtpmaild.envelope import Session, Transaction
+from smtpmaild.facts import Log
+from smtpmaild.metrics import Metrics
+from smtpmaild.smtp.reply import Reply
+
+#: Refusals kept for the session's log event; a peer that collects more has made its point.
+_REFUSALS_LOGGED = 100
+#: First digit of the reply to a message -> its event in the log.
+_CONCLUSIONS = {2: "message_accepted", 4: "message_deferred", 5: "message_refused"}
+_NO_FACTS: Mapping[str, str] = MappingProxyType({})
+
+
+class Journal:
+    """Of one session. refusals: what was refused by us, not by the protocol.  started_at: seconds since the epoch."""
+
+    __slots__ = ("_log", "_metrics", "_session", "_started_at", "refusals")
+
+    def __init__(self, session: Session, log: Log, metrics: Metrics, started_at: float) -> None:
+        self.refusals: list[dict[str, str]] = []
+        self._session = session
+        self._log = log
+        self._metrics = metrics
+        self._started_at = started_at
+
+    def refused(self, command: str, argument: str, reply: Reply, transaction: Transaction | None) -> None:
+        """A command was refused; the log hears of it when the session is over."""
+        session = self._session
+        session.refused_recipients += command == "RCPT"
+        if len(self.refusals) >= _REFUSALS_LOGGED:
+            return
+        note = {"command": command, "argument": argument, "reply": str(reply), "rule": session.decided_by}
+        if transaction is not None:
+            note["reverse_path"] = transaction.envelope.reverse_path.text
+        if session.forwarded:
+            note["forwarded_for"] = session.forwarded.get("addr") or "unknown"
+        self.refusals.append(note)
+
+    def concluded(self, transaction: Transaction, reply: Reply, size: int, each: Sequence[str]) -> None:
+        """A message was answered. each: under LMTP the replies to its recipients."""
+        metrics = self._metrics
+        if reply.code < 400:
+            metrics.messages_accepted += 1
+            self._session.messages += 1
+        elif reply.is_permanent:
+            metrics.messages_refused += 1
+        else:
+            metrics.messages_deferred += 1
+        envelope = transaction.envelope
+        recipients = envelope.recipients
+        self._log.info(
+            _CONCLUSIONS[reply.code // 100],
+            session_id=envelope.session_id,
+            queue_id=envelope.queue_id,
+            listener=envelope.listener,
+            peer=str(envelope.peer),
+            helo=envelope.hello,
+            reverse_path=envelope.reverse_path.text,
+            recipients=[recipient.address.text for recipient in recipients],
+            rules=[*{recipient.route.rule.name: None for recipient in recipients}],
+            size=size,
+            reply=str(reply),
+            **({"replies": each} if each else _NO_FACTS),
+            decided_by=self._session.decided_by,
+            **self._client_facts(),
+            **self._trust_facts(),
+            seconds=round(time.time() - envelope.received_at, 4),
+        )
+
+    def client_named(self) -> None:
+        """A proxy said whom it speaks for."""
+        self._log.info("client_named", **self._who(), **self._client_facts(), **self._trust_facts())
+
+    def signed_in(self, step: Authenticated | Failed) -> None:
+        """An exchange came to its end."""
+        if isinstance(step, Authenticated):
+            self._metrics.authentications_accepted += 1
+            self._log.info("authenticated", **self._who(), user=step.user)
+        else:
+            self._metrics.authentications_refused += 1
+            self._log.info(
+                "authentication_failed", **self._who(), user=step.user, cause=step.cause, reply=str(step.reply)
+            )
+
+    def closed(self, reason: str, refused_commands: Sequence[tuple[str, Reply]]) -> None:
+        """The session is over. refused_commands: by the protocol."""
+        session = self._session
+        commands = {"refused_commands": [f"{line}: {reply}" for line, reply in refused_commands]}
+        self._log.info(
+            "session_closed",
+            **self._who(),
+            **self._client_facts(),
+            helo=session.hello,
+            messages=session.messages,
+            refused_recipients=session.refused_recipients,
+            refusals=self.refusals,
+            **(commands if refused_commands else _NO_FACTS),
+            **self._trust_facts(),
+            reason=reason,
+            seconds=round(time.time() - self._started_at, 4),
+        )
+
+    def _who(self) -> Mapping[str, str]:
+        session = self._session
+        return {"session_id": session.session_id, "listener": session.listener, "peer": str(session.peer)}
+
+    def _client_facts(self) -> Mapping[str, object]:
+        """What is known of the client besides its address; of most clients nothing.
+
+        client_name: from the DNS.  proxy: who told us the address, and under `proxied` what else it told.  forwarded:
+        what XFORWARD said of the client before this one; `peer` stays who sent it.
+        """
+        session = self._session
+        if session.proxy is None and not session.client_name and not session.forwarded:
+            return _NO_FACTS
+        facts: dict[str, object] = {"client_name": session.client_name} if session.client_name else {}
+        if session.proxy is not None:
+            facts["proxy"] = str(session.proxy)
+        if session.proxy_facts:
+            facts["proxied"] = dict(session.proxy_facts)
+        if session.forwarded:
+            facts["forwarded"] = dict(session.forwarded)
+        return facts
+
+    def _trust_facts(self) -> Mapping[str, str]:
+        """How we know the client; nothing of it for most."""
+        session = self._session
+        if session.tls is None and not session.user:
+            return _NO_FACTS
+        facts = {}
+        if session.tls is not None:
+            facts["tls"] = f"{session.tls.version} {session.tls.cipher}"
+            if session.tls.client is not None:
+                facts["client_certificate"] = session.tls.client.subject
+        if session.user:
+            facts["user"] = session.user
+        return facts
