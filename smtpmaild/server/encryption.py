@@ -35,7 +35,6 @@ _HANDSHAKE_PIECE = 16 * 1024
 
 
 class _State(Enum):
-    WAITING = "until it may begin"
     SHAKING = "hands are being shaken"
     OPEN = "TLS stands"
     CLOSED = "what still comes is dropped"
@@ -70,7 +69,7 @@ class Encryption(asyncio.BufferedProtocol):
         tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         assert isinstance(tls, TlsObject)
         self._tls = tls
-        self._state = _State.WAITING
+        self._state = _State.SHAKING
         self._error: Exception | None = None
         self._is_paused = False  # as the connection wants it
         self._is_clogged = False  # the client does not read
@@ -86,21 +85,19 @@ class Encryption(asyncio.BufferedProtocol):
         state = self._state
         if state is _State.OPEN:
             self._receive(nbytes)
-        elif state is not _State.CLOSED:
-            is_first = not self._incoming.pending
+        elif state is _State.SHAKING:
+            is_next = not self._incoming.pending
             self._incoming.write(self._buffer[:nbytes])
-            if state is _State.SHAKING:
-                self._shake()
-            elif is_first:
+            if is_next:
                 self._handshakes.join(self)
-            else:
+            else:  # it is waiting for its turn already
                 self._pause_raw()
 
     def eof_received(self) -> bool:
         connection = self._connection
         if connection is None:
             return False
-        if self._state in _BEFORE:
+        if self._state is _State.SHAKING:
             self.fail("the client closed the connection")
             return False
         return connection.eof_received()
@@ -120,7 +117,7 @@ class Encryption(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         connection = self._connection
-        if self._state in _BEFORE:
+        if self._state is _State.SHAKING:
             self.fail(str(exc) if exc else "connection lost")
         self._state = _State.CLOSED
         self._connection = None  # it holds us; such circles wait for the collector
@@ -129,12 +126,10 @@ class Encryption(asyncio.BufferedProtocol):
 
     # The handshake
 
-    def begin(self) -> None:
-        """It is our turn: answer the client's first message."""
-        if self._state is _State.WAITING:
-            self._state = _State.SHAKING
-            self._shake()
-            self._resume_raw()
+    def proceed(self) -> None:
+        """It is our turn: answer what the client has sent."""
+        self._shake()
+        self._resume_raw()
 
     def _shake(self) -> None:
         try:
@@ -155,7 +150,7 @@ class Encryption(asyncio.BufferedProtocol):
 
     def fail(self, reason: str) -> None:
         """TLS does not come to stand: end the connection."""
-        if self._state not in _BEFORE:
+        if self._state is not _State.SHAKING:
             return
         self._state = _State.CLOSED
         self._error = ConnectionError(f"TLS handshake: {reason}")
@@ -295,7 +290,6 @@ class Encryption(asyncio.BufferedProtocol):
 
 
 _NOTHING: Iterator[memoryview] = iter(())
-_BEFORE = frozenset((_State.WAITING, _State.SHAKING))
 
 
 def _words(error: ssl.SSLError) -> str:

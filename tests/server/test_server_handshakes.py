@@ -60,7 +60,7 @@ class Client:
         self.name = name
         self._begun = begun
 
-    def begin(self) -> None:
+    def proceed(self) -> None:
         self._begun.append(self.name)
 
 
@@ -117,3 +117,37 @@ def test_all_leave() -> None:
     assert house.turn(3) == []
     house.client("c")
     assert house.turn() == ["c"]
+
+
+def test_answers_go_before_beginnings() -> None:
+    house = House(limit=2)
+    clients = [house.client(name) for name in "abc"]
+    assert house.turn(3) == ["a", "b"]
+    house.handshakes.join(clients[1])
+    house.handshakes.join(clients[0])
+    assert house.turn() == ["a", "b", "b"]  # one in a turn, here too
+    house.handshakes.leave(clients[1])
+    assert house.turn() == ["a", "b", "b", "a"]
+    assert house.turn() == ["a", "b", "b", "a", "c"]
+
+
+def test_who_no_longer_counts_waits_again() -> None:
+    house = House(limit=1)
+    clients = [house.client(name) for name in "ab"]
+    house.turn(3)
+    house.loop.now = 1.0
+    assert house.turn() == ["a", "b"]
+    house.handshakes.join(clients[0])
+    assert house.turn(3) == ["a", "b"]
+    house.handshakes.leave(clients[1])
+    assert house.turn() == ["a", "b", "a"]
+
+
+def test_who_leaves_is_not_answered() -> None:
+    house = House(limit=1)
+    client = house.client("a")
+    house.turn()
+    house.handshakes.join(client)
+    house.handshakes.leave(client)
+    assert house.turn(3) == ["a"]
+    assert house.loop.due == []
