@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.delivery.options import TimeoutOptions
 from smtpmaild.queue import Body
+from smtpmaild.queue.body import BytesBody
 from smtpmaild.smtp.client import BodyDue, ClientSession, Closed, Event, Phase, Sent
 from smtpmaild.smtp.mailing import Mailing
 from smtpmaild.smtp.reply import Reply
@@ -108,7 +109,10 @@ class Channel(asyncio.Protocol):
     async def _write(self, body: Body) -> Event:
         """What comes of the body, or of the way to its end."""
         try:
-            stream, block = await asyncio.to_thread(_open, body)
+            if isinstance(body, BytesBody):  # a thread costs more than there is to do
+                stream, block = _open(body)
+            else:
+                stream, block = await asyncio.to_thread(_open, body)
         except OSError as error:
             self.session.abandon("4.3.0", f"Cannot read the message: {error.strerror}")
             return await self.event()
@@ -122,16 +126,18 @@ class Channel(asyncio.Protocol):
 
     async def _write_blocks(self, stream: BinaryIO, block: bytes) -> Event:
         session, loop = self.session, asyncio.get_running_loop()
-        while session.wants_body and block:
+        while session.wants_body:
             session.write(block)
+            if len(block) < BLOCK:  # the last, in one write with the end of data
+                session.end_body()
+                break
             self._flush()
             if not await _set_before(self._writable, loop.time() + self._limits[Phase.BODY]):
                 session.timed_out()
             # A server may refuse before it has seen everything.
             if (event := session.next_event()) is not None:
                 return event
-            block = await asyncio.to_thread(stream.read, BLOCK) if len(block) == BLOCK else b""
-        session.end_body()
+            block = await asyncio.to_thread(stream.read, BLOCK)
         return await self.event()
 
     async def start_tls(self, context: ssl.SSLContext, seconds: float) -> None:

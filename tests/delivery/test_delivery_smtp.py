@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,12 +32,15 @@ from delivering import (
 
 from smtpmaild.delivery import Agent, Outcome, Passed
 from smtpmaild.delivery.builtin import build
-from smtpmaild.delivery.channel import BLOCK
+from smtpmaild.delivery.channel import BLOCK, Channel, limits
+from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.delivery.lmtp import LmtpOptions
 from smtpmaild.delivery.options import TimeoutOptions
 from smtpmaild.delivery.smtp import SmtpOptions
 from smtpmaild.envelope import BodyType
 from smtpmaild.queue import QueuedMessage
+from smtpmaild.queue.body import BytesBody
+from smtpmaild.smtp.client import ClientSession
 from smtpmaild.smtp.reply import Reply
 
 SHORT = TimeoutOptions(connect=5, greeting=0.3, command=0.3, data=0.3, block=0.3, end_of_data=0.3, quit=0.3)
@@ -213,6 +217,32 @@ def test_server_that_floods_is_left() -> None:
     run(work())
 
 
+def test_line_without_end_is_not_kept_without_bound() -> None:
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while not writer.is_closing():
+                writer.write(b"x" * 60_000)
+                await writer.drain()
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
+
+    async def work() -> None:
+        server = await asyncio.start_server(pour, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        channel = Channel(ClientSession("client.example"), Endpoint("x", "127.0.0.1", port), limits(TimeoutOptions()))
+        loop = asyncio.get_running_loop()
+        await loop.create_connection(lambda: channel, "127.0.0.1", port)
+        async with asyncio.timeout(5):
+            await channel._gone.wait()  # though nobody asks for an event
+        assert channel.session.unread < 2_000_000
+        server.close()
+        await asyncio.sleep(0.05)
+
+    run(work())
+
+
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -244,6 +274,17 @@ def test_nobody_accepts() -> None:
         run(work())
         for one in waiting:
             one.close()
+
+
+def test_small_message_of_the_queue_needs_no_thread() -> None:
+    async def work() -> None:
+        async with both(Script()) as (peer, agent):
+            message = replace(MESSAGE, body=BytesBody(b"Subject: x\r\n"))
+            assert shown(await agent.deliver(message, recipients("a@x.example"))) == ["250 2.0.0 taken"]
+        assert peer.taken[0].body == b"Subject: x\r\n"
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("asyncio")]
+
+    run(work())
 
 
 def test_large_message_is_streamed() -> None:

@@ -136,6 +136,22 @@ def test_signature_proves_body_envelope_and_age(form: str, tmp_path: Path) -> No
     assert headers["Smtpmaild-Signature"] == f"sha256={expected}"
 
 
+def test_the_check_in_the_manual(tmp_path: Path) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "relaying.md").read_text()
+    names: dict[str, Any] = {}
+    exec(manual.partition("```python\n")[2].partition("```")[0], names)
+    is_ours: Callable[[dict[str, str], bytes, bytes], bool] = names["is_ours"]
+    (tmp_path / "secret").write_text("s3cret")
+    with serving(Web()) as web:
+        post(web, "a@x.example", secret_file=str(tmp_path / "secret"))
+    ((_, headers, body),) = web.requests
+    assert is_ours(headers, body, b"s3cret")
+    assert not is_ours(headers, body + b"x", b"s3cret")
+    assert not is_ours(headers, body, b"other")
+    assert not is_ours({**headers, "Smtpmaild-Recipients": "b@x.example"}, body, b"s3cret")
+    assert not is_ours({**headers, "Smtpmaild-Timestamp": "1700000000"}, body, b"s3cret")
+
+
 @pytest.mark.parametrize(
     ("status", "options", "reply"),
     [
