@@ -15,7 +15,7 @@ import hmac
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from smtpmaild.auth.saslprep import prepare
+from smtpmaild.auth.saslprep import LONGEST, prepare, prepare_bytes
 from smtpmaild.auth.schemes import PasswordHash, SchemeError, parse
 from smtpmaild.auth.scram import ScramKeys
 
@@ -180,7 +180,9 @@ def problem_of_name(name: str) -> str:
     """Why this cannot be the name of an account; "" if it can."""
     if not name or ":" in name or name.startswith("#") or name != name.strip():
         return "a user name is not empty, has neither a colon nor spaces at its ends, and does not begin with #"
-    return "" if prepare(name) else "a user name has neither control characters nor those that RFC 4013 prohibits"
+    if not prepare_bytes(name.encode("utf-8", "surrogateescape")):
+        return f"a user name has at most {LONGEST} octets, without characters that control or that RFC 4013 prohibits"
+    return ""
 
 
 def _error(path: str, mistakes: list[LineMistake]) -> UsersFileError:

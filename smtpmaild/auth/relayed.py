@@ -68,8 +68,6 @@ class Relayed:
     async def _check(self, session: Session, credentials: Credentials, is_over: Callable[[], bool]) -> Step:
         async def verify() -> Step:
             message = f"\0{credentials.user}\0{credentials.password}".encode()
-            if len(message) > LONGEST_RESPONSE:
-                return Failed(MALFORMED, "too long for Dovecot", credentials.user)
             try:
                 _, answer = await self._dovecot.ask("PLAIN", parameters_of(session), message)
             except Unavailable as error:

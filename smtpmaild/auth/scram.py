@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass, field
 
 from smtpmaild.auth import ChannelBinding
-from smtpmaild.auth.saslprep import prepare
+from smtpmaild.auth.saslprep import prepare_bytes
 
 SCRAM = "SCRAM-SHA-256"
 SCRAM_PLUS = "SCRAM-SHA-256-PLUS"
@@ -122,10 +122,10 @@ class ScramServer:
         if match is None:
             raise ScramError("malformed first message", is_malformed=True)
         self._check_binding(match["flag"] or "", match["binding"] or "")
-        user = prepare(_unescaped(match["user"]))
+        user = prepare_bytes(_unescaped(match["user"]))
         if not user:
             raise ScramError("malformed user name", is_malformed=True)
-        if match["authzid"] is not None and prepare(_unescaped(match["authzid"])) != user:
+        if match["authzid"] is not None and prepare_bytes(_unescaped(match["authzid"])) != user:
             raise ScramError("asks to act as another user")
         self._header, self._first_bare = match["header"], match["bare"]
         self._nonce = match["nonce"] + self._nonce
@@ -202,5 +202,5 @@ def _text(message: bytes) -> str:
         return "\0"
 
 
-def _unescaped(saslname: str) -> str:
-    return saslname.replace("=2C", ",").replace("=3D", "=")
+def _unescaped(saslname: str) -> bytes:
+    return saslname.replace("=2C", ",").replace("=3D", "=").encode()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from smtpmaild.config import Config
 
 EX_DATAERR, EX_NOINPUT, EX_NOUSER, EX_CANTCREAT, EX_TEMPFAIL, EX_NOPERM, EX_CONFIG = 65, 66, 67, 73, 75, 77, 78
-_LARGEST_PASSWORD = 4096
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -203,16 +202,16 @@ def _new_hash(password_file: Any, *, scram: bool) -> str:
 
 def _password(password_file: Any, *, confirm: bool) -> str:
     """The password, prepared."""
-    from smtpmaild.auth.saslprep import prepare_bytes
+    from smtpmaild.auth.saslprep import LONGEST, prepare_bytes
 
     if password_file is None:
         asked: str = click.prompt("Password", hide_input=True, confirmation_prompt=confirm, err=True)
         octets = asked.encode("utf-8", "surrogateescape")
     else:
-        octets = password_file.read(_LARGEST_PASSWORD + 1).removesuffix(b"\n").removesuffix(b"\r")
-    password = prepare_bytes(octets) if len(octets) <= _LARGEST_PASSWORD else ""
+        octets = password_file.read(LONGEST + 3).removesuffix(b"\n").removesuffix(b"\r")
+    password = prepare_bytes(octets)
     if not password:
-        _fail(EX_DATAERR, "a password is one line of text in UTF-8, not empty and without control characters")
+        _fail(EX_DATAERR, f"a password is one line of text in UTF-8, 1 to {LONGEST} octets without control characters")
     return password
 
 

@@ -44,3 +44,9 @@ def test_prepared_once_is_prepared(text: str) -> None:
 def test_octets_that_are_no_utf8_are_nobody() -> None:
     assert prepare_bytes(b"\xff") == ""
     assert prepare_bytes("caf\u00e9".encode()) == "caf\u00e9"
+
+
+def test_length_is_bounded() -> None:
+    assert prepare_bytes(b"x" * 512) == "x" * 512
+    assert prepare_bytes(b"x" * 513) == ""
+    assert prepare_bytes("\u65e5".encode() * 171) == ""
