@@ -46,6 +46,7 @@ from smtpmaild.queue.dsn import Reports
 from smtpmaild.queue.schedule import Schedule
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.queue.thread import Limits, QueueThread
+from smtpmaild.queue.words import ENGLISH
 from smtpmaild.resolver import make_resolver
 from smtpmaild.routing import QUEUE, Deliver, LocalDomain, Refuse, Relay, RelayRule, Routing
 from smtpmaild.server import sockets
@@ -60,6 +61,7 @@ from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.completing import CompletingSink
 from smtpmaild.sink.discard import DiscardOptions
 from smtpmaild.sink.enqueue import EnqueueSink
+from smtpmaild.sink.reporting import ReportingSink
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
@@ -93,6 +95,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
     relaying = build_relaying(config, routing, sinks, writer, log) if config.needs_queue else None
+    stores = sinks if relaying is None else relaying.stores
     signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
     certificates = build_certificates(config, log)
     client_names = build_client_names(config)
@@ -108,7 +111,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
             dialect=build_dialect(config, listener, _offered(listener), mechanisms),
             chain=chain,
             router=routing,
-            sinks=_stores(sinks, listener),
+            sinks=_stores(stores, listener),
             log=log,
             metrics=metrics,
             authenticator=authenticator,
@@ -141,11 +144,12 @@ def build_client_names(config: Config) -> LookUp | None:
 
 @dataclass(frozen=True, slots=True)
 class Relaying:
-    """The queue of a configuration and what takes mail on from it."""
+    """The queue of a configuration and what takes mail on from it. stores: those of all mail, where success is told."""
 
     store: SqliteQueue
     sink: EnqueueSink
     runner: Runner
+    stores: Mapping[str, Sink]
 
 
 def build_relaying(config: Config, routing: Routing, sinks: dict[str, Sink], writer: Writer, log: Log) -> Relaying:
@@ -155,16 +159,20 @@ def build_relaying(config: Config, routing: Routing, sinks: dict[str, Sink], wri
     limits = Limits(queue.path, queue.max_messages, queue.max_size, queue.min_free)
     thread = QueueThread(store, limits, log)
     sink = sinks[QUEUE] = EnqueueSink(queue.path, thread, writer, log)
+    route = partial(_route_of_reports, config, routing)
+    words = queue.report_words_file or ENGLISH
+    reports = Reports(config.hostname, route, log, queue.max_age, words, queue.report_returns)
+    told = {name: ReportingSink(store, reports, thread.put, log) for name, store in sinks.items() if store is not sink}
     local = StoreAgent(routing.local, sinks, QUEUE, config.hostname, log)
     runner = Runner(
         thread,
         ConfiguredAgents(config.relays, partial(_shared, config, log), {LOCAL: local}),
-        Reports(config.hostname, partial(_route_of_reports, config, routing), log, queue.max_age),
+        reports,
         log,
         Schedule(queue.retry_first, queue.retry_longest, queue.max_age, queue.warn_after or 0.0),
         Pace(queue.deliveries, queue.deliveries_per_destination),
     )
-    return Relaying(store, sink, runner)
+    return Relaying(store, sink, runner, {**told, QUEUE: sink})
 
 
 def _route_of_reports(config: Config, routing: Routing, sender: Address) -> str:
@@ -288,6 +296,7 @@ def build_dialect(
         requires_auth=listener.auth == "required",
         starttls=listener.tls in ("optional", "required"),
         requires_tls=listener.tls == "required",
+        reports=config.needs_queue,
     )
     return Dialect(options, extensions)
 

@@ -129,7 +129,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # the file, the log, the one who knows them all
     "config": Allowed(
         ours=("smtp.*", "policy.builtin", "policy.options", "policy.senders", "sink.builtin", "sink.folder", "routing")
-        + ("envelope", "idn", "delivery.agents", "delivery.builtin")
+        + ("envelope", "idn", "delivery.agents", "delivery.builtin", "queue.words")
         + ("auth.accounts", "auth.throttle", "auth.users_file", "tls.settings", "tls.contexts"),
         others=("pydantic", "pydantic_core", "yaml"),
         banned=frozenset({"asyncio", "uvloop"}),

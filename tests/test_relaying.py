@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import email.policy
 import os
 import signal
 import smtplib
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,11 @@ class Daemon:
 
     def arrived(self, domain: str = "far.example") -> list[bytes]:
         return [path.read_bytes() for path in (self.root / "mail" / domain).glob("*/new/*")]
+
+    def reports(self) -> list[EmailMessage]:
+        """What bob of local.example was told."""
+        found = [email.message_from_bytes(one, policy=email.policy.default) for one in self.arrived("local.example")]
+        return [one for one in found if isinstance(one, EmailMessage) and one["Auto-Submitted"] == "auto-replied"]
 
 
 def until(is_so: Callable[[], object], what: str) -> None:
@@ -175,15 +182,42 @@ def test_each_worker_has_its_part_and_fewer_workers_take_over(daemon: Daemon) ->
     assert [path.name for path in (daemon.root / "queue").glob("*.sqlite")] == ["queue-0.sqlite"]
 
 
-def test_sender_here_is_told_what_failed(daemon: Daemon) -> None:
+def fields(report: EmailMessage) -> dict[str, str]:
+    """Of the recipient in a report about one."""
+    group = [*report.iter_parts()][1].get_payload(1)
+    return {key: group[key] for key in ("Final-Recipient", "Action", "Status", "Diagnostic-Code")}  # type: ignore[index]
+
+
+def test_sender_is_told_what_the_next_hop_said(daemon: Daemon) -> None:
     daemon.start()
     with smtplib.SMTP("127.0.0.1", daemon.outer, timeout=20) as client:
-        client.sendmail("bob@local.example", ["x@refused.example"], "Subject: lost\r\n\r\nHello\r\n")
-    until(lambda: daemon.arrived("local.example"), "the report")
-    (report,) = [email.message_from_bytes(one) for one in daemon.arrived("local.example")]
-    assert report.get_content_type() == "multipart/report"
+        client.ehlo()
+        assert client.has_extn("dsn")
+        text = "Subject: x\r\n\r\nMy words\r\n"
+        client.sendmail(
+            "bob@local.example", ["x@refused.example"], text, ["RET=FULL"], ["ORCPT=rfc822;X@refused.example"]
+        )
+    until(daemon.reports, "told")
+    (report,) = daemon.reports()
+    assert report["To"] == "bob@local.example"
     assert report["Return-Path"] == "<>"
-    (status,) = [str(part) for part in report.walk() if part.get_content_type() == "message/delivery-status"]
-    assert "Final-Recipient: rfc822; x@refused.example" in status
-    assert "550 5.7.1 Relaying denied" in status
-    assert "Subject: lost" in str(report)
+    assert fields(report) == {
+        "Final-Recipient": "rfc822; x@refused.example",
+        "Action": "failed",
+        "Status": "5.7.1",
+        "Diagnostic-Code": "smtp; 550 5.7.1 Relaying denied",
+    }
+    assert b"My words" in bytes([*report.iter_parts()][2])
+
+
+def test_success_is_told_where_it_is_wanted(daemon: Daemon) -> None:
+    daemon.configure(disabled="DSN")
+    daemon.start()
+    with smtplib.SMTP("127.0.0.1", daemon.outer, timeout=20) as client:
+        wanted = ["NOTIFY=SUCCESS"]
+        client.sendmail("bob@local.example", ["bob@local.example"], "Subject: 1\r\n\r\n", rcpt_options=wanted)
+        client.sendmail("bob@local.example", ["carol@far.example"], "Subject: 2\r\n\r\n", rcpt_options=wanted)
+        client.sendmail("bob@local.example", ["carol@far.example"], "Subject: 3\r\n\r\n")
+    until(lambda: len(daemon.reports()) == 2 and len(daemon.arrived()) == 2, "told")
+    told = sorted((one["Action"], one["Final-Recipient"]) for one in map(fields, daemon.reports()))
+    assert told == [("delivered", "rfc822; bob@local.example"), ("relayed", "rfc822; carol@far.example")]

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from smtpmaild.config.paths import ConfigPath
+from smtpmaild.config.report_words import WordsFile
 from smtpmaild.config.section import Section, Whole
 from smtpmaild.config.units import Duration, Size
 
@@ -28,6 +29,14 @@ class Queue(Section):
     report_by: str = Field(
         "mx",
         description="What takes reports to senders in other domains: a name under relays, mx, or host:port.",
+    )
+    report_words_file: WordsFile | None = Field(
+        None, description="A file with other words for reports; docs/reports.md says what stands in it."
+    )
+    report_returns: Size = Field(
+        50_000,
+        description="A message that failed comes back whole if its sender wants it so and it is not larger than this; "
+        "else its header does.",
     )
     deliveries: Whole = Field(100, ge=1, le=10_000, description="Deliveries at a time, of each worker.")
     deliveries_per_destination: Whole = Field(
