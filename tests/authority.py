@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import ssl
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +16,7 @@ from smtpmaild.tls.settings import CertificateFiles
 
 #: What the examples name.
 CERTIFICATES = "/etc/letsencrypt/live/mail.example.com"
+SECRETS = "/run/secrets"
 
 
 @cache
@@ -66,15 +68,19 @@ def issue(
 
 
 def with_certificates(path: Path, folder: Path) -> Path:
-    """An example of a configuration, with certificates that this machine has in place of those it names."""
+    """An example of a configuration, with files that this machine has for the certificates and secrets it names."""
     text = path.read_text()
-    if CERTIFICATES not in text:
+    secrets = re.findall(rf"{SECRETS}/([a-z]+)", text)
+    if CERTIFICATES not in text and not secrets:
         return path
+    for name in secrets:
+        (folder / name).write_text("secret\n")
+        (folder / name).chmod(0o600)
     pair = issue(folder, "mail.example.com")
     pair.certificate.rename(folder / "fullchain.pem")
     pair.key.rename(folder / "privkey.pem")
     copied = folder / path.name
-    copied.write_text(text.replace(CERTIFICATES, str(folder)))
+    copied.write_text(text.replace(CERTIFICATES, str(folder)).replace(SECRETS, str(folder)))
     return copied
 
 

@@ -8,7 +8,8 @@ message a few seconds; one that turns out to have been closed meanwhile counts f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 
 from smtpmaild.delivery import Outcome, Passed
 from smtpmaild.delivery.channel import BLOCK, Channel
@@ -166,7 +167,16 @@ async def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient]
     if body is BodyType.EIGHT_BIT_MIME and "8BITMIME" not in offer and await _is_ascii(message.body):
         body = BodyType.SEVEN_BIT
     forwards = [Forward(recipient.address, recipient.parameters) for recipient in recipients]
-    return Mailing(message.reverse_path, forwards, message.body.size, body.value, message.is_utf8, message.parameters)
+    parameters = _parameters(message, time.time())
+    return Mailing(message.reverse_path, forwards, message.body.size, body.value, message.is_utf8, parameters)
+
+
+def _parameters(message: QueuedMessage, now: float) -> Mapping[str, str]:
+    """Those of MAIL, as they are now: of the time to deliver by (RFC 2852 §4), some has gone."""
+    if "BY" not in message.parameters:
+        return message.parameters
+    seconds, _, mode = message.parameters["BY"].partition(";")
+    return {**message.parameters, "BY": f"{int(seconds) - int(now - message.received_at)};{mode}"}
 
 
 async def _is_ascii(body: Body) -> bool:

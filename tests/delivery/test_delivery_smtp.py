@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -327,6 +328,27 @@ def test_server_that_stops_reading_is_late() -> None:
     run(work())
 
 
+def test_server_that_goes_in_the_middle_of_a_message() -> None:
+    async def go(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 x\r\n")
+        for reply in (b"250 x", b"250 ok", b"250 ok", b"354 go"):
+            await reader.readline()
+            writer.write(reply + b"\r\n")
+        await reader.read(1000)
+        writer.transport.abort()
+
+    async def work() -> None:
+        server = await asyncio.start_server(go, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with closing(build(SmtpOptions(host="127.0.0.1", port=port), shared())) as agent:
+            message = replace(MESSAGE, body=Bytes(b"x\r\n" * 10_000_000))
+            (found,) = shown(await agent.deliver(message, recipients("a@x.example")))
+            assert found == f"451 4.4.2 [127.0.0.1]:{port}: Lost the connection while sending the message"
+        server.close()
+
+    run(work())
+
+
 def test_refusal_in_the_middle_of_a_message_is_heard() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 x\r\n")
@@ -449,6 +471,16 @@ def test_dsn_is_passed_on_where_it_is_known() -> None:
             "MAIL FROM:<sender@client.example> RET=HDRS",
             "RCPT TO:<a@x.example> NOTIFY=SUCCESS",
         ]
+
+    run(work())
+
+
+def test_time_to_deliver_by_goes_on() -> None:
+    async def work() -> None:
+        message = replace(MESSAGE, received_at=time.time() - 100, parameters={"BY": "1000;R"})
+        async with both(Script(("DELIVERBY",))) as (peer, agent):
+            await agent.deliver(message, recipients("a@x.example"))
+        assert peer.taken[0].commands[0] in [f"MAIL FROM:<sender@client.example> BY={left};R" for left in (899, 900)]
 
     run(work())
 
