@@ -159,7 +159,7 @@ def build_relaying(config: Config, routing: Routing, sinks: dict[str, Sink], wri
     limits = Limits(queue.path, queue.max_messages, queue.max_size, queue.min_free)
     thread = QueueThread(store, limits, log)
     sink = sinks[QUEUE] = EnqueueSink(queue.path, thread, writer, log)
-    route = partial(_route_of_reports, config, routing)
+    route = partial(_route_of_mail, config, routing)
     words = queue.report_words_file or ENGLISH
     reports = Reports(config.hostname, route, log, queue.max_age, words, queue.report_returns)
     told = {name: ReportingSink(store, reports, thread.put, log) for name, store in sinks.items() if store is not sink}
@@ -175,7 +175,12 @@ def build_relaying(config: Config, routing: Routing, sinks: dict[str, Sink], wri
     return Relaying(store, sink, runner, {**told, QUEUE: sink})
 
 
-def _route_of_reports(config: Config, routing: Routing, sender: Address) -> str:
+def route_of_mail(config: Config) -> Callable[[Address], str]:
+    """What takes mail on that no rule was asked about: reports, and what a person puts into the queue."""
+    return partial(_route_of_mail, config, build_routing(config))
+
+
+def _route_of_mail(config: Config, routing: Routing, sender: Address) -> str:
     return LOCAL if routing.local(sender) is not None else route_to(config.queue.report_by, config.relays)
 
 

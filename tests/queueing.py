@@ -151,7 +151,7 @@ class MemoryQueue:
 
     def find(self, query: Query) -> Iterator[Entry]:
         found = 0
-        for message, recipients in self.held.values():
+        for message, recipients in sorted(self.held.values(), key=lambda one: one[0].received_at):
             asked = [one for one in recipients if _matches(query, message, one)]
             if asked and (not query.limit or found < query.limit):
                 found += 1

@@ -144,7 +144,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial",),
+        + ("trial", "queue.*", "idn"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

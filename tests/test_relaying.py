@@ -221,3 +221,30 @@ def test_success_is_told_where_it_is_wanted(daemon: Daemon) -> None:
     until(lambda: len(daemon.reports()) == 2 and len(daemon.arrived()) == 2, "told")
     told = sorted((one["Action"], one["Final-Recipient"]) for one in map(fields, daemon.reports()))
     assert told == [("delivered", "rfc822; bob@local.example"), ("relayed", "rfc822; carol@far.example")]
+
+
+def test_people_steer_the_queue_of_a_running_daemon(daemon: Daemon) -> None:
+    def queue(*arguments: str) -> str:
+        command = [sys.executable, "-m", "smtpmaild", "queue", arguments[0], "-c", str(daemon.root / "smtp.yaml")]
+        return subprocess.run([*command, *arguments[1:]], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+    daemon.configure(hop=free_port())
+    daemon.start()
+    with smtplib.SMTP("127.0.0.1", daemon.outer, timeout=20) as client:
+        for name in ("kept", "returned", "dropped"):
+            client.sendmail("bob@local.example", [f"{name}@far.example"], "Subject: x\r\n\r\nHello\r\n")
+    until(lambda: '"deferred"' in daemon.log.read_text(), "tried")
+    # What is tried again at this moment is left alone, so a command may need to be said twice.
+    until(lambda: "kept@" in queue("hold", "--recipient", "kept@far.example"), "held")
+    until(lambda: "dropped@" in queue("drop", "--recipient", "dropped@far.example", "--yes"), "dropped")
+    until(
+        lambda: "returned@" in queue("bounce", "--recipient", "returned@far.example", "--yes", "--why", "spam"), "back"
+    )
+    until(lambda: len(daemon.arrived("local.example")) == 1, "the report")
+    assert b"554 5.7.0 spam" in daemon.arrived("local.example")[0]
+    assert queue("list").count("far.example") == 1
+    daemon.configure()
+    daemon.tell(signal.SIGHUP)
+    until(lambda: '"reloaded"' in daemon.log.read_text(), "reloaded")
+    queue("release", "--all")
+    until(lambda: len(daemon.arrived()) == 1, "released")

@@ -15,6 +15,7 @@ from smtpmaild import __version__
 from smtpmaild.cli.check import check
 from smtpmaild.cli.completion import completion
 from smtpmaild.cli.healthcheck import healthcheck
+from smtpmaild.cli.queue import queue
 from smtpmaild.cli.schema import schema
 from smtpmaild.cli.serve import serve
 from smtpmaild.cli.try_ import try_
@@ -59,7 +60,7 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
-for command in (check, completion, healthcheck, schema, try_, user, version):
+for command in (check, completion, healthcheck, queue, schema, try_, user, version):
     cli.add_command(command)
 
 

@@ -64,6 +64,8 @@ from smtpmaild.queue.due import DueIndex
 from smtpmaild.smtp.address import NULL_REVERSE_PATH, Address
 from smtpmaild.smtp.reply import Reply
 
+#: The destination of what a person returns to its sender: it does not wait for that of the mail.
+RETURNED = "(returned)"
 #: What lies in bodies/ without a row so long, and was not touched, is no message on its way into the queue.
 ORPHAN_AGE = 3600.0
 #: How long a write waits for that of another process.
@@ -155,6 +157,7 @@ _SETTLE = (
     "attempted_at = coalesce(?, attempted_at), code = coalesce(?, code), enhanced = coalesce(?, enhanced), "
     "text = coalesce(?, text), remote = coalesce(?, remote) WHERE message = ? AND number = ?"
 )
+_RETURN = "UPDATE recipient SET destination = ? WHERE message = ? AND number = ?"
 _LANES = "SELECT destination, flow, min(next_attempt) FROM recipient WHERE state <= 2 GROUP BY destination, flow"
 _OLD = (
     "SELECT DISTINCT recipient.message, destination FROM message JOIN recipient ON recipient.message = message.id "
@@ -383,7 +386,7 @@ class SqliteQueue:
         message = ", ".join(f"message.{name}" for name in _MESSAGE.split(", "))
         rows = connection.execute(
             f"SELECT {message}, {recipient} FROM message CROSS JOIN recipient ON recipient.message = message.id "  # noqa: S608
-            f"WHERE {where} ORDER BY message.id, recipient.number",
+            f"WHERE {where} ORDER BY message.received_at, message.id, recipient.number",
             values,
         )
         for count, (_, together) in enumerate(groupby(rows, itemgetter(0)), 1):
@@ -730,6 +733,8 @@ def _change(
     (number,) = connection.execute("SELECT id FROM message WHERE queue_id = ?", (queue_id,)).fetchone()
     values = _settlement_values(settlement)
     connection.executemany(_SETTLE, [(*values, number, one.number) for one in recipients])
+    if settlement.reply is not None and settlement.reply.is_permanent:
+        connection.executemany(_RETURN, [(RETURNED, number, one.number) for one in recipients])
     return [] if _open_numbers(connection, number) else _remove(connection, number)
 
 

@@ -1,0 +1,199 @@
+"""`smtpmaild queue`: what it prints and what it does, on files that nobody serves."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from queueing import LATER, entry
+from receiving import RecordingLog
+from running import Ran, Runner
+
+from smtpmaild.queue import Query, Settlement, State
+from smtpmaild.queue.sqlite import SqliteQueue
+
+CONFIG = """\
+listeners: [{name: mx, listen: ["127.0.0.1:2525"]}]
+relay_rules: [{name: on, to_domains: [y.example], relay: "127.0.0.1:2526"}]
+queue: {path: queue}
+"""
+OLD = "000000000000000AAA"
+NEW = "000000000000000BBB"
+
+
+class House:
+    def __init__(self, root: Path, run: Runner) -> None:
+        self.root = root
+        self.path = root / "smtp.yaml"
+        self.path.write_text(CONFIG)
+        self._run = run
+        self.queue = SqliteQueue(str(root / "queue"), RecordingLog())
+        self.queue.open()
+        now = time.time()
+        large = b"Subject: big\r\n\r\n" + b"x" * 100_000
+        self.queue.put(
+            [
+                entry(
+                    "b@y.example",
+                    "c@z.example",
+                    at=now - 7200,
+                    queue_id=OLD,
+                    sender="",
+                    body=b"Subject: a\x07b\r\n\r\nHi",
+                ),
+                entry("d@y.example", at=now - 60, queue_id=NEW, sender="eve@x.example", body=large),
+            ]
+        )
+        self.queue.change(Query(recipient="c@z.example"), Settlement(0, State.DEFERRED, LATER, "mx", now, now + 300))
+
+    def __call__(self, verb: str, *arguments: str) -> Ran:
+        return self._run("queue", verb, "-c", str(self.path), *arguments)
+
+    def states(self) -> dict[str, str]:
+        return {one.address.text: one.state.value for _, found in self.queue.find(Query()) for one in found}
+
+
+@pytest.fixture
+def house(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> House:
+    return House(tmp_path, Runner(capfd, monkeypatch))
+
+
+def test_list_is_a_line_for_each_recipient(house: House) -> None:
+    ran = house("list")
+    assert ran.status == 0
+    title, *lines = ran.out.splitlines()
+    assert title.split() == ["ID", "STATE", "AGE", "NEXT", "TRIES", "SIZE", "SENDER", ">", "RECIPIENT"]
+    assert [line.split()[:3] for line in lines] == [
+        [OLD, "queued", "2h"],
+        [OLD, "deferred", "2h"],
+        [NEW, "queued", "1m"],
+    ]
+    assert lines[1].endswith("<> > c@z.example  (451 4.3.0 Later)")
+    assert "100.0k" in lines[2]
+    assert "2 messages" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([NEW], 1),
+        (["--sender", ""], 2),
+        (["--sender", "EVE@x.example"], 1),
+        (["--recipient", "c@z.example"], 1),
+        (["--domain", "y.example"], 2),
+        (["--state", "held", "--state", "deferred"], 1),
+        (["--older-than", "1h"], 2),
+        (["--limit", "1"], 2),
+        (["nothing"], 0),
+    ],
+)
+def test_filters(house: House, arguments: list[str], found: int) -> None:
+    ran = house("list", "--json", *arguments)
+    assert sum(len(json.loads(line)["recipients"]) for line in ran.out.splitlines()) == found
+
+
+def test_age_that_is_none(house: House) -> None:
+    ran = house("list", "--older-than", "long")
+    assert ran.status == 64
+    assert "'long' is not a duration" in ran.err
+
+
+def test_show(house: House) -> None:
+    ran = house("show", OLD)
+    assert f"queue_id:     {OLD}" in ran.out
+    assert "reply:        451 4.3.0 Later" in ran.out
+    assert ran.out.endswith("Subject: a?b\n")
+    assert json.loads(house("show", NEW, "--json").out)["header"] == "Subject: big"
+    ran = house("show", "none")
+    assert (ran.status, ran.err) == (66, "Error: there is no message none in the queue\n")
+
+
+def test_stats(house: House) -> None:
+    lines = house("stats").out.splitlines()
+    assert lines[0].startswith("mx:y.example: 2 messages, 100.0k, oldest 2h; 2 queued")
+    assert lines[1].endswith("1 deferred; 451 4.3.0 Later")
+    first = json.loads(house("stats", "--json").out.splitlines()[0])
+    assert (first["destination"], first["messages"], first["states"]) == ("mx:y.example", 2, {"queued": 2})
+
+
+def test_changes(house: House) -> None:
+    ran = house("hold", "--domain", "y.example", "--why", "look at it")
+    assert ran.out.splitlines()[1] == f"hold: {NEW} eve@x.example > d@y.example"
+    assert "2 recipients" in ran.err
+    assert house.states() == {"b@y.example": "held", "c@z.example": "deferred", "d@y.example": "held"}
+    assert house("release", NEW).err == "1 recipient\n"
+    assert house("retry", "--all").status == 0
+    assert house.states() == {"b@y.example": "held", "c@z.example": "deferred", "d@y.example": "deferred"}
+    assert "look at it" in (house.root / "queue" / "changes.log").read_text()
+
+
+@pytest.mark.parametrize("verb", ["retry", "hold", "release", "drop", "bounce"])
+def test_change_of_nothing_in_particular(house: House, verb: str) -> None:
+    before = house.states()
+    ran = house(verb, "--limit", "1")
+    assert ran.status == 64
+    assert "say which" in ran.err
+    assert house.states() == before
+
+
+def test_drop_asks(house: House) -> None:
+    before = house.states()
+    ran = house("drop", "--domain", "y.example", "--state", "queued")
+    assert ran.status == 130
+    assert "Drop 2 recipients for good?" in ran.err
+    assert house.states() == before
+    assert house("drop", "--sender", "", "--yes").status == 0
+    assert house.states() == {"d@y.example": "queued"}
+
+
+def test_export_and_import(house: House, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = house("export", "--to", str(out))
+    assert ran.out.splitlines() == [f"{out}/{OLD}.eml", f"{out}/{NEW}.eml"]
+    assert (out / f"{NEW}.eml").stat().st_size > 100_000
+    house("drop", "--all", "--yes")
+    assert house.states() == {}
+
+    ran = house("import", f"{out}/{OLD}.eml", f"{out}/{NEW}.eml", "--why", "back")
+    assert ran.status == 0, ran.err
+    assert set(house.states()) == {"b@y.example", "c@z.example", "d@y.example"}
+    (found,) = house.queue.find(Query(queue_ids=[NEW]))
+    with found[0].body.open() as source:
+        assert source.read() == (out / f"{NEW}.eml").read_bytes()
+
+
+def test_export_to_standard_output(house: House) -> None:
+    assert house("export", OLD).out == "Subject: a\x07b\r\n\r\nHi"
+    assert house("export").status == 64
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "problem"), [(None, 66, "No such file"), ("{}", 65, "there are no recipients")]
+)
+def test_import_that_cannot_be(house: House, tmp_path: Path, record: str | None, status: int, problem: str) -> None:
+    (tmp_path / "a.eml").write_text("x")
+    if record is not None:
+        (tmp_path / "a.json").write_text(record)
+    ran = house("import", str(tmp_path / "a.eml"))
+    assert ran.status == status
+    assert problem in ran.err
+
+
+def test_import_finds_a_route(house: House, tmp_path: Path) -> None:
+    (tmp_path / "a.eml").write_text("Subject: x\r\n\r\n")
+    (tmp_path / "a.json").write_text('{"recipients": [{"address": "new@far.example"}]}')
+    assert house("import", str(tmp_path / "a.eml")).status == 0
+    (found,) = house.queue.find(Query(recipient="new@far.example"))
+    assert found[1][0].route == "relay:mx"
+
+
+def test_trouble_with_the_files(house: House) -> None:
+    house.queue.close()
+    (house.root / "queue" / "queue-0.sqlite").write_bytes(b"this is no database, whatever its name says" * 100)
+    ran = house("list")
+    assert ran.status == 74
+    assert "not a database" in ran.err
+    assert sys.exc_info() == (None, None, None)
