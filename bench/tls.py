@@ -47,7 +47,6 @@ event_loop: {loop}
 allow_root: true
 """
 MIB = 1 << 20
-BODY = 100_000_000
 SESSIONS, PROCESSES = 20, 2
 HANDSHAKES_A_SECOND = 50
 
@@ -166,13 +165,13 @@ def compare_kept(folder: Path, loop: str, rounds: int, seconds: float) -> None:
 # One large body
 
 
-def body(folder: Path, loop: str, rounds: int) -> None:
-    print(f"one message of {BODY // 1_000_000} MB, thrown away at the end")
+def body(folder: Path, loop: str, rounds: int, megabytes: int) -> None:
+    print(f"one message of {megabytes} MB, thrown away at the end")
     context = client_context()
     with serving(folder, loop, "nothing") as doors:
         for is_tls in (False, True):
             port, spent, grown, took = (doors.tls if is_tls else doors.plain), [], [], []
-            for size in (MIB, *[BODY] * rounds):
+            for size in (MIB, *[megabytes * 1_000_000] * rounds):
                 client = Client(port, context if is_tls else None)
                 resident = doors.memory()
                 forget_highest_memory(doors.running.pid)
@@ -256,6 +255,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4, help="how long a run lasts")
     parser.add_argument("--idle", type=int, default=2000, help="idle sessions")
+    parser.add_argument("--megabytes", type=int, default=100, help="of the large message")
     parser.add_argument("--loop", choices=("uvloop", "asyncio"), default="uvloop")
     parser.add_argument("--work", type=Path, default=ROOT / "var/bench", help="where the server stores: a real disk")
     wanted = parser.parse_args()
@@ -265,7 +265,7 @@ def main() -> int:
     print(f"Python {sys.version.split()[0]}, {ssl.OPENSSL_VERSION}, {wanted.loop}\n")
     scenarios: dict[str, Callable[[Path], None]] = {
         "kept": lambda own: compare_kept(own, wanted.loop, wanted.rounds, wanted.seconds),
-        "body": lambda own: body(own, wanted.loop, wanted.rounds),
+        "body": lambda own: body(own, wanted.loop, wanted.rounds, wanted.megabytes),
         "idle": lambda own: idle(own, wanted.loop, wanted.idle),
         "handshakes": lambda own: handshakes(own, wanted.loop, wanted.rounds, wanted.seconds),
     }

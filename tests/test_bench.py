@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -54,3 +55,19 @@ def test_load_without_smtp_source(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, *options], capture_output=True, text=True, check=True)
     assert "smtp-source is missing" in done.stdout
     assert "LOST" not in done.stdout
+
+
+def test_cost_of_tls(tmp_path: Path) -> None:
+    """A short run of each scenario: they end, and say what they found."""
+    words = ["--rounds", "1", "--seconds", "0.3", "--idle", "3", "--megabytes", "1", "--work", str(tmp_path)]
+    command = [sys.executable, str(RUN.with_name("tls.py")), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    for found in (
+        r"plain \S+/s, TLS \S+/s: \d+%",
+        r"TLS: \S+ ms CPU for each MB",
+        r"\S+ KiB each",
+        r"\d+ handshakes/s   ",
+    ):
+        assert re.search(found, done.stdout), done.stdout
+    assert not any(tmp_path.iterdir())

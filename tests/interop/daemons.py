@@ -99,6 +99,9 @@ class Daemon:
         new = self.maildir(mailbox, domain) / "new"
         return [path.read_bytes() for path in sorted(new.iterdir())] if new.exists() else []
 
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import smtplib
 import socket
 import ssl
@@ -252,3 +253,44 @@ def test_nmap_finds_nothing_weak(daemon: Daemon, needs_program: NeedsProgram) ->
     assert set(re.findall(r"(TLSv\S+|SSLv\S+):", output)) == {"TLSv1.2", "TLSv1.3"}
     assert "least strength: A" in output
     assert "warnings" not in output
+
+
+# Renewal
+
+
+def shown(port: int) -> tuple[ssl.SSLSocket, object]:
+    """A session that was greeted, and the number of the certificate it was shown."""
+    tls = client_context().wrap_socket(socket.create_connection((IMPLICIT, port), PATIENCE), server_hostname=IMPLICIT)
+    assert tls.recv(4) == b"220 "
+    certificate = tls.getpeercert()
+    assert certificate is not None
+    return tls, certificate["serialNumber"]
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_reload_with_a_renewed_certificate_and_with_a_bad_one(tmp_path: Path, loop: str) -> None:
+    listeners = f"""\
+  - {{name: implicit, listen: ["{IMPLICIT}:0"], tls: implicit}}
+tls:
+  certificates: [{{certificate: {IMPLICIT}.pem, key: {IMPLICIT}.key}}]
+event_loop: {loop}
+"""
+    pair = issue(tmp_path, IMPLICIT)
+    with running(tmp_path, listeners) as daemon:
+        port = daemon.port("implicit")
+        before, first = shown(port)
+        issue(tmp_path, IMPLICIT)
+        daemon.signal(signal.SIGHUP)
+        fact(daemon, "reloaded")
+        after, second = shown(port)
+        assert first != second
+        pair.key.write_bytes(issue(tmp_path, "other.example.com").key.read_bytes())
+        daemon.signal(signal.SIGHUP)
+        refused = fact(daemon, "reload_refused")
+        assert re.search(r"smtp\.yaml:\d+:\d+: '[^']*' is not the key of the first certificate in '", refused["cause"])
+        last, third = shown(port)
+        assert third == second
+        for tls in (before, after, last):  # whenever it began, it goes on
+            with tls:
+                tls.sendall(b"QUIT\r\n")
+                assert b"221 " in b"".join(iter(lambda tls=tls: tls.recv(4096), b""))  # type: ignore[misc]
