@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from smtpmaild.delivery import Outcome, Passed
 from smtpmaild.delivery.channel import BLOCK, Channel
 from smtpmaild.delivery.dial import Dialer, Manner, NotConnectedError
+from smtpmaild.delivery.downgrade import DowngradeError, downgrade
 from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.envelope import BodyType
 from smtpmaild.queue import Body, QueuedMessage, QueuedRecipient
-from smtpmaild.smtp.mailing import NEEDS_REQUIRETLS, Forward, Mailing, Offer
+from smtpmaild.smtp.mailing import NEEDS_EIGHT_BIT, NEEDS_REQUIRETLS, Forward, Mailing, Offer
 from smtpmaild.smtp.reply import OwnReply, Reply
 
 #: In one attempt. RFC 5321 §5.1: "at least two addresses"; Postfix tries five and talks to two.
@@ -103,12 +105,35 @@ class Courier:
             if "REQUIRETLS" in message.parameters and not channel.is_verified:
                 replies: Sequence[Reply] = [NEEDS_REQUIRETLS] * len(group)
             else:
-                replies = await channel.send(await _mailing(message, group, offer), message.body)
+                replies = await self._send_body(channel, message, group)
         except BaseException:
             channel.abort()
             raise
         self._keep(channel)
         return [_outcome(reply, channel.endpoint, self._passed(offer)) for reply in replies]
+
+    async def _send_body(
+        self, channel: Channel, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
+    ) -> Sequence[Reply]:
+        offer = channel.session.offer
+        if message.body_type is not BodyType.EIGHT_BIT_MIME or "8BITMIME" in offer:
+            return await channel.send(_mailing(message, recipients), message.body)
+        # Many clients declare 8BITMIME whatever they send.
+        if await _is_ascii(message.body):
+            seven_bit = replace(message, body_type=BodyType.SEVEN_BIT)
+            return await channel.send(_mailing(seven_bit, recipients), message.body)
+        if self._options.eight_bit == "bounce":
+            return [NEEDS_EIGHT_BIT] * len(recipients)
+        try:
+            body = await asyncio.to_thread(downgrade, message.body)
+        except DowngradeError as error:
+            refusal = OwnReply(554, "5.6.3", f"{NEEDS_EIGHT_BIT.text}, and it cannot be changed: {error}")
+            return [refusal] * len(recipients)
+        try:
+            seven_bit = replace(message, body=body, body_type=BodyType.SEVEN_BIT)
+            return await channel.send(_mailing(seven_bit, recipients), body)
+        finally:
+            body.close()
 
     def _passed(self, offer: Offer) -> Passed:
         if self._is_lmtp:
@@ -161,14 +186,10 @@ def _outcome(reply: Reply, endpoint: Endpoint, passed: Passed = Passed.OUT) -> O
     return Outcome(reply, str(endpoint), passed)
 
 
-async def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient], offer: Offer) -> Mailing:
-    body = message.body_type
-    # Many clients declare 8BITMIME whatever they send.
-    if body is BodyType.EIGHT_BIT_MIME and "8BITMIME" not in offer and await _is_ascii(message.body):
-        body = BodyType.SEVEN_BIT
+def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Mailing:
     forwards = [Forward(recipient.address, recipient.parameters) for recipient in recipients]
-    parameters = _parameters(message, time.time())
-    return Mailing(message.reverse_path, forwards, message.body.size, body.value, message.is_utf8, parameters)
+    parameters, size = _parameters(message, time.time()), message.body.size
+    return Mailing(message.reverse_path, forwards, size, message.body_type.value, message.is_utf8, parameters)
 
 
 def _parameters(message: QueuedMessage, now: float) -> Mapping[str, str]:

@@ -65,6 +65,11 @@ class SessionOptions(AgentOptions):
     messages_per_connection: int = Field(100, ge=1, description="Messages after which a connection is closed.")
     idle: Seconds = Field(10.0, description="How long a connection is kept for another message.")
     recipients_per_message: int = Field(100, ge=1, description="Recipients of one transaction at most.")
+    eight_bit: Literal["bounce", "downgrade"] = Field(
+        "bounce",
+        description="What becomes of an 8-bit message where the server takes none. bounce: it goes back (5.6.3). "
+        "downgrade: its 8-bit parts become quoted-printable or base64, if nothing in it is signed.",
+    )
     timeouts: TimeoutOptions = Field(default_factory=TimeoutOptions, description="How long a server may take.")
 
     @model_validator(mode="after")
