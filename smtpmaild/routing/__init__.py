@@ -62,7 +62,8 @@ class Routing:
     def mailboxes_of(self, address: Address) -> Collection[tuple[str, str]]:
         """Where mail for this address ends: mailboxes with their domains; empty for addresses that are not local."""
         route = self._local_domains.route(address)
-        return [(to.mailbox, to.domain) for to in route.destinations] if route is not None else ()
+        # What an alias sends on to another domain is nobody's mailbox here, whatever it is called there.
+        return [(to.mailbox, to.domain) for to in route.destinations if not to.route] if route is not None else ()
 
     def missed(self, transaction: Transaction, forward_path: Address) -> Sequence[tuple[Rule, str]]:
         """The relay rules that were asked and did not match, each with a condition that did not hold."""

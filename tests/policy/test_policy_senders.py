@@ -25,6 +25,7 @@ ROUTING = Routing(
             subaddress="+",
         ),
         LocalDomain("b.example", Rule("b"), "mail", frozenset({"alice", "carol"}), {"boss": ("alice@a.example",)}),
+        LocalDomain("c.example", Rule("c"), "mail", frozenset({"dora"}), {"away": ("bob@far.example",)}, route="mx"),
         LocalDomain("*.any.example", Rule("any"), "mail"),
     ]
 )
@@ -73,6 +74,9 @@ def test_the_refusal_is_for_good() -> None:
         ("alice", "alice@far.example", False),
         ("anybody", "anybody+x@sub.any.example", False),
         ("anybody", "anybody@sub.any.example", True),
+        # Whom an alias sends on to is somebody else of that name.
+        ("bob", "away@c.example", False),
+        ("dora", "dora@c.example", True),
         # A login that is an alias is that address, not those whom it leads to.
         ("sales@a.example", "sales@a.example", True),
         ("sales@a.example", "bob@a.example", False),
