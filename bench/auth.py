@@ -76,13 +76,17 @@ def daemon(folder: Path, hashed: str, workers: int, loop: str) -> Iterator[int]:
         process.wait(30)
 
 
-async def attack(port: int, number: int, refused: list[int]) -> None:
-    """Try passwords for ever; each session another account that there is not, so that none of them is made to wait."""
+async def greeted(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     reader, writer = await asyncio.open_connection(HOST, port)
     await reader.readline()
     writer.write(b"EHLO attacker.example\r\n")
     while (await reader.readline())[3:4] == b"-":
         pass
+    return reader, writer
+
+
+async def attack(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, refused: list[int]) -> None:
+    """Try passwords for ever; each session another account that there is not, so that none of them is made to wait."""
     attempt = 0
     while True:
         guess = base64.b64encode(f"\0user{number}-{attempt}\0wrong".encode()).decode()
@@ -95,11 +99,13 @@ async def attack(port: int, number: int, refused: list[int]) -> None:
 
 
 def attackers(port: int, count: int, seconds: float, pipe: multiprocessing.connection.Connection) -> None:
-    """In a process of their own; says how many attempts were refused."""
+    """In a process of their own; says when it begins, and how many attempts were refused."""
     refused = [0]
 
     async def run() -> None:
-        tasks = [asyncio.ensure_future(attack(port, number, refused)) for number in range(count)]
+        sessions = [await greeted(port) for _ in range(count)]
+        tasks = [asyncio.ensure_future(attack(*one, number, refused)) for number, one in enumerate(sessions)]
+        pipe.send("begun")
         done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
             task.result()
@@ -154,11 +160,12 @@ def main() -> None:
             arguments = (port, options.attackers, options.seconds + 1.0, theirs)
             process = multiprocessing.get_context("spawn").Process(target=attackers, args=arguments)
             process.start()
-            time.sleep(1.0)
+            theirs.close()  # else nobody would notice that they have ended
+            ours.recv()
+            time.sleep(0.1)
             taken = measure(port, options.seconds)
+            rate = ours.recv() / (options.seconds + 1.0)
             process.join()
-            refused = ours.recv() if process.exitcode == 0 else 0
-            rate = refused / (options.seconds + 1.0)
             show(f"beside {options.attackers}", taken, f"({rate:.0f} passwords refused a second)")
 
 
