@@ -5,8 +5,8 @@
 | nothing yet                        | START                                                                      |
 | success, and never a failure       | one more                                                                   |
 | success after failures             | one more for each windowful                                                |
-| trouble of the destination         | half; below one it is dead: no delivery until a pause is over, then a      |
-|                                    | single probe                                                               |
+| trouble of the destination         | half, at least one                                                         |
+| trouble FATAL times in a row       | it is dead: no delivery until a pause is over, then a single probe         |
 | the probe fails                    | dead for twice as long                                                     |
 | the probe succeeds                 | START                                                                      |
 
@@ -25,6 +25,7 @@ from smtpmaild.queue import Room
 from smtpmaild.smtp.reply import Reply
 
 START = 2
+FATAL = 3
 FIRST_PAUSE = 60.0
 LONGEST_PAUSE = 300.0
 #: Destinations remembered, with what was learned of them.
@@ -47,11 +48,12 @@ def is_trouble(replies: Iterable[Reply]) -> bool:
 
 @dataclass(slots=True)
 class _Pace:
-    """What is known of one destination. dead_until: 0 while it lives."""
+    """What is known of one destination. troubles: in a row.  dead_until: 0 while it lives."""
 
     window: float = START
     in_flight: int = 0
     has_failed: bool = False
+    troubles: int = 0
     dead_until: float = 0.0
     pause: float = 0.0
 
@@ -104,11 +106,12 @@ class Pacing:
             self._succeeded(pace)
         elif is_success is not None:
             _failed(pace, now)
-        is_plain = pace.window == START and not pace.dead_until
+        is_plain = pace.window == START and not pace.dead_until and not pace.troubles
         if not pace.in_flight and (is_plain or len(self._paces) > _MOST_PACES):
             del self._paces[destination]
 
     def _succeeded(self, pace: _Pace) -> None:
+        pace.troubles = 0
         if pace.dead_until:
             pace.window, pace.dead_until, pace.pause = START, 0.0, 0.0
             return
@@ -122,8 +125,9 @@ def _failed(pace: _Pace, now: float) -> None:
         if not pace.in_flight:  # else it began before we knew
             _pause(pace, now)
         return
-    pace.window /= 2
-    if pace.window < 1:
+    pace.window = max(1.0, pace.window / 2)
+    pace.troubles += 1
+    if pace.troubles >= FATAL:
         _pause(pace, now)
 
 

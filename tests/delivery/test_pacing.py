@@ -64,6 +64,8 @@ def test_dead_destination_gets_one_probe_after_each_pause() -> None:
     pacing = Pacing(100, 20)
     one(pacing, False)
     one(pacing, False)
+    assert not pacing.is_dead("d"), "that may happen to everybody"
+    one(pacing, False)
     assert pacing.is_dead("d")
     assert not pacing.is_dead("other")
     assert room(pacing, FIRST_PAUSE - 1) == 0
@@ -83,13 +85,21 @@ def test_dead_destination_gets_one_probe_after_each_pause() -> None:
 
 def test_what_began_before_the_death_makes_the_pause_no_longer() -> None:
     pacing = Pacing(100, 20)
-    for _ in range(3):
+    for _ in range(5):
         pacing.began("d")
-    for _ in range(3):
+    for _ in range(5):
         pacing.ended("d", 0.0, is_success=False)
-    # The third one was alone when it ended, as a probe would be.
+    # The last one was alone when it ended, as a probe would be.
     assert room(pacing, 2 * FIRST_PAUSE) == 1
     assert room(pacing, 2 * FIRST_PAUSE - 1) == 0
+
+
+def test_success_forgets_the_troubles_before_it() -> None:
+    pacing = Pacing(100, 20)
+    for is_success in (False, False, True, False, False):
+        one(pacing, is_success)
+    assert not pacing.is_dead("d")
+    assert room(pacing) == 1
 
 
 def test_not_asked_is_neither_success_nor_failure() -> None:
