@@ -25,6 +25,8 @@ from smtpmaild.smtp.reply import OwnReply, Reply
 #: In one attempt. RFC 5321 §5.1: "at least two addresses"; Postfix tries five and talks to two.
 _MOST_ADDRESSES = 5
 _MOST_SESSIONS = 2
+#: Connections that wait for another message, to all servers together.
+_MOST_IDLE = 100
 
 
 class Courier:
@@ -155,7 +157,8 @@ class Courier:
                 channel.abort()
 
     def _keep(self, channel: Channel) -> None:
-        if self._is_closed or not channel.is_reusable or channel.messages >= self._options.messages_per_connection:
+        is_worn = channel.messages >= self._options.messages_per_connection or not channel.is_reusable
+        if is_worn or self._is_closed or sum(map(len, self._idle.values())) >= _MOST_IDLE:
             self._leave(channel)
             return
         timer = asyncio.get_running_loop().call_later(self._options.idle, self._expire, channel)

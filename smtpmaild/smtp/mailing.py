@@ -96,11 +96,6 @@ class Mailing:
     is_utf8: bool = False
     parameters: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
-    @property
-    def needs_utf8(self) -> bool:
-        """True if the transaction as a whole needs SMTPUTF8; a single recipient may need it besides."""
-        return self.is_utf8 or not self.reverse_path.is_ascii
-
     def refusal(self, offer: Offer) -> OwnReply | None:
         """Why it cannot be sent to such a server; None if it can."""
         if 0 < offer.largest_message < self.size:
@@ -110,15 +105,15 @@ class Mailing:
             return NEEDS_BINARY
         if self.body == "8BITMIME" and "8BITMIME" not in offer:
             return NEEDS_EIGHT_BIT
-        if self.needs_utf8 and "SMTPUTF8" not in offer:
+        if _path(self.reverse_path, offer) is None or (self.is_utf8 and "SMTPUTF8" not in offer):
             return NEEDS_UTF8
         if "REQUIRETLS" in self.parameters and "REQUIRETLS" not in offer:
             return NEEDS_REQUIRETLS
         return None
 
     def mail_command(self, offer: Offer) -> str:
-        """MAIL with what the server understands of its parameters."""
-        words = [f"MAIL FROM:<{self.reverse_path.text}>"]
+        """MAIL with what the server understands of its parameters; only where there is no refusal."""
+        words = [f"MAIL FROM:<{_path(self.reverse_path, offer)}>"]
         if "SIZE" in offer:
             words.append(f"SIZE={self.size}")
         if self.body != "7BIT":
@@ -130,14 +125,23 @@ class Mailing:
     def _says_utf8(self, offer: Offer) -> bool:
         if "SMTPUTF8" not in offer:
             return False
-        return self.needs_utf8 or not all(recipient.address.is_ascii for recipient in self.recipients)
+        addresses = [self.reverse_path, *(recipient.address for recipient in self.recipients)]
+        return self.is_utf8 or not all(address.is_ascii for address in addresses)
 
     def rcpt_command(self, recipient: Forward, offer: Offer) -> str | OwnReply:
         """RCPT, or why it cannot be said to such a server."""
-        address = recipient.address
-        if not address.is_ascii and "SMTPUTF8" not in offer:
+        path = _path(recipient.address, offer)
+        if path is None:
             return RECIPIENT_NEEDS_UTF8
-        return " ".join([f"RCPT TO:<{address.text}>", *_offered(recipient.parameters, RCPT_PARAMETERS, offer)])
+        return " ".join([f"RCPT TO:<{path}>", *_offered(recipient.parameters, RCPT_PARAMETERS, offer)])
+
+
+def _path(address: Address, offer: Offer) -> str | None:
+    """As it can be written to such a server: a domain has A-labels (RFC 5891), a local part has nothing else."""
+    if address.is_ascii or "SMTPUTF8" in offer:
+        return address.text
+    local_part = address.text.rpartition("@")[0]
+    return f"{local_part}@{address.domain}" if local_part.isascii() else None
 
 
 def _offered(parameters: Mapping[str, str], table: Mapping[str, str], offer: Offer) -> list[str]:

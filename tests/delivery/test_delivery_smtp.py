@@ -31,7 +31,7 @@ from delivering import (
     shown,
 )
 
-from smtpmaild.delivery import Agent, Outcome, Passed
+from smtpmaild.delivery import Agent, Outcome, Passed, courier
 from smtpmaild.delivery.builtin import build
 from smtpmaild.delivery.channel import BLOCK, Channel, limits
 from smtpmaild.delivery.endpoint import Endpoint
@@ -112,6 +112,18 @@ def test_messages_at_one_time_have_connections_of_their_own() -> None:
         async with both(Script()) as (peer, agent):
             await asyncio.gather(*(agent.deliver(MESSAGE, recipients("a@x.example")) for _ in range(4)))
             assert (len(peer.sessions), len(peer.taken)) == (4, 4)
+
+    run(work())
+
+
+def test_only_so_many_connections_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier, "_MOST_IDLE", 2)
+
+    async def work() -> None:
+        async with both(Script()) as (peer, agent):
+            await asyncio.gather(*(agent.deliver(MESSAGE, recipients("a@x.example")) for _ in range(4)))
+            await asyncio.sleep(0.1)
+            assert peer.open == 2
 
     run(work())
 

@@ -14,7 +14,7 @@ Every dialogue is played twice: what the server says at one time in one piece, a
 from __future__ import annotations
 
 import ast
-import shlex
+import re
 from collections.abc import Callable, Mapping
 
 from session_driver import to_ascii
@@ -63,7 +63,7 @@ def write(session: ClientSession, rest: str) -> None:
 
 #: What a driver can do. `!body b"..."` writes all of the message, `!part b"..."` a piece of it.
 ACTIONS: Mapping[str, Callable[[ClientSession, str], None]] = {
-    "send": lambda session, rest: session.send(mailing(shlex.split(rest))),
+    "send": lambda session, rest: session.send(mailing(re.findall(r'(?:"[^"]*"|[^" ])+', rest))),
     "body": write,
     "part": lambda session, rest: session.write(octets(rest)),
     "end": lambda session, _: session.end_body(),

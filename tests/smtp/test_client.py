@@ -317,6 +317,15 @@ C: RCPT TO:<ä@bücher.example>
 S: 550 5.1.1 kein ä
 = Sent 550 5.1.1 kein ?
 """,
+    "a domain beyond ASCII": PLAIN
+    + """
+! send <"a b"@bücher.example> c@bücher.example ä@d
+C: MAIL FROM:<"a b"@xn--bcher-kva.example>
+S: 250 ok
+C: RCPT TO:<c@xn--bcher-kva.example>
+S: 550 no
+= Sent 550 no | 553 5.6.7 The next hop does not take internationalized addresses (SMTPUTF8)
+""",
     "binary": """
 S: 220 mx.example
 C: EHLO client.example
