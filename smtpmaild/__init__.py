@@ -3,11 +3,13 @@
 A map of the package, from the wire inwards:
 
     server/     sockets, the event loop, workers         the only asyncio on the receiving side
-    smtp/       the protocol as a state machine          bytes in, events out; no I/O at all
+    smtp/       the protocol as a state machine          bytes in, events out; no I/O at all; both its sides
     receiver    one mail transaction                     event -> policies -> routing -> stores -> reply
     policy/     what may be said at each step            one policy a file, one table of them
     routing     local domains and relay rules            a forward-path -> where it goes, or why not
     sink/       where mail is made durable before 250    Maildir, spool directory, discard
+    queue/      what must travel on, until it has        a durable store, retries, reports to senders
+    delivery/   who takes it on                          one kind of target a file, one table of them
     config/     the YAML file as pydantic models         mistakes as file:line:column
     app         builds all of the above from a config    the one file that knows them all
     cli/        the commands
