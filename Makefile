@@ -20,10 +20,10 @@ lint: $(VENV)/.test-installed
 types: $(VENV)/.test-installed
 	$(BIN)/mypy
 
-# The whole suite, then the two gates: the engine and the seams in full, everything at 90 %.
+# The whole suite, a worker for each processor, then the two gates: the engine and the seams in full, all at 90 %.
 coverage: $(VENV)/.test-installed
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest --numprocesses=auto --dist=worksteal
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --fail-under=100 --include='smtpmaild/smtp/*,smtpmaild/policy/__init__.py,smtpmaild/sink/__init__.py,smtpmaild/routing/__init__.py,smtpmaild/auth/__init__.py,smtpmaild/envelope.py'
 	$(BIN)/coverage report --fail-under=90

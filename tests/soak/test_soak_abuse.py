@@ -240,20 +240,29 @@ def test_silent_connections(daemon: RealDaemon) -> None:
         clients = [stack.enter_context(Client(daemon.address)) for _ in range(count)]
         began = time.monotonic()
         assert send_one(daemon.address).startswith("250 ")
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < PATIENCE / 2
         assert (daemon.resident() - before) / count < 8  # KiB
         assert {client.reply()[:3] for client in clients} == {"220"}
 
 
-def begin_bodies(daemon: RealDaemon, stack: ExitStack, count: int, start: bytes, size: int) -> list[str]:
-    """So many clients begin a message and stop in the middle of it; the replies to DATA."""
+def begin_bodies(
+    daemon: RealDaemon, stack: ExitStack, count: int, start: bytes, size: int, *, is_patient: bool = False
+) -> list[str]:
+    """So many clients begin a message and stop in the middle of it; the replies to DATA.
+
+    is_patient: they try again after a 452, as the disk may be slower than they are.
+    """
     answers = []
+    end = time.monotonic() + PATIENCE
     for _ in range(count):
         client = stack.enter_context(Client(daemon.address))
         client.greet()
         assert client.ask("MAIL FROM:<>").startswith("250 ")
         assert client.ask(f"RCPT TO:<x@{MAIL}>").startswith("250 ")
         answers.append(client.ask("DATA")[:9])
+        while is_patient and answers[-1].startswith("452 ") and time.monotonic() < end:
+            time.sleep(0.1)
+            answers[-1] = client.ask("DATA")[:9]
         if answers[-1].startswith("354 "):
             client.socket.sendall(start + (b"x" * 62 + b"\r\n") * (size // 64))
     return answers
@@ -269,7 +278,7 @@ def test_bodies_that_never_end(daemon: RealDaemon) -> None:
 
 def test_headers_that_never_end(daemon: RealDaemon) -> None:
     with ExitStack() as stack:
-        answers = begin_bodies(daemon, stack, 100, b"", 200 * 1024)
+        answers = begin_bodies(daemon, stack, 100, b"", 200 * 1024, is_patient=True)
     assert {answer[:3] for answer in answers} == {"354"}  # what arrives is on disk, all but the beginning
 
 
