@@ -91,6 +91,8 @@ class Channel(asyncio.Protocol):
             self._flush()
             if event is not None:
                 return event
+            if not session.is_sound:
+                raise RuntimeError("nothing is asked for that could still happen")
             if session.answered != answered:
                 answered, deadline = session.answered, loop.time() + self._limits[session.phase]
             if not await _set_before(self._arrived, deadline):

@@ -256,6 +256,17 @@ def test_line_without_end_is_not_kept_without_bound() -> None:
     run(work())
 
 
+def test_nobody_waits_for_what_cannot_happen() -> None:
+    async def work() -> None:
+        channel = Channel(ClientSession("client.example"), Endpoint("x", "127.0.0.1", 1), limits(TimeoutOptions()))
+        channel.session.connection_lost()
+        await channel.event()
+        with pytest.raises(RuntimeError, match="nothing is asked for"):
+            await channel.event()
+
+    run(work())
+
+
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
