@@ -233,15 +233,17 @@ def build_routing(config: Config) -> Routing:
 
 
 def _local_domain(config: Config, name: str, domain: LocalDomainConfig) -> LocalDomain:
+    is_queued = config.is_queued(domain)
     return LocalDomain(
         name=name,
         rule=Rule(f"local_domains.{name}", config.where("local_domains", name)),
-        sink=domain.deliver,
+        sink=QUEUE if is_queued else domain.deliver,
         mailboxes=None if domain.mailboxes is None else frozenset(domain.mailboxes),
         aliases=domain.aliases,
         catch_all=domain.catch_all or "",
         subaddress=domain.subaddress or "",
         route=route_to(domain.relay, config.relays) if domain.relay is not None else "",
+        delivered_by=route_to(domain.deliver, config.relays) if is_queued else "",
     )
 
 
@@ -416,8 +418,8 @@ def _log_like(config: Config, stream: LogStream) -> Log:
 def log_domains(config: Config, log: Log) -> None:
     """Where the mail of each local domain goes, told at the start."""
     for name, domain in config.local_domains.items():
-        store = config.deliver_to[domain.deliver]
-        path = "" if isinstance(store, DiscardOptions) else store.path
+        store = config.deliver_to.get(domain.deliver)
+        path = "" if store is None or isinstance(store, DiscardOptions) else store.path
         log.info("domain_served", domain=name, store=domain.deliver, path=path)
 
 

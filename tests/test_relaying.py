@@ -25,6 +25,7 @@ listeners:
   - {{name: inner, listen: ["127.0.0.1:{inner}"], disable_extensions: [{disabled}]}}
 local_domains:
   local.example: {{deliver: mail, relay: hop, mailboxes: [bob], aliases: {{away: [bob, away@far.example]}}}}
+  queued.example: {{deliver: script, mailboxes: [dora], subaddress: "+"}}
 deliver_to:
   mail: {{type: maildir, path: "{root}/mail/{{domain}}/{{mailbox}}"}}
 relay_rules:
@@ -33,6 +34,7 @@ relay_rules:
   - {{name: straight, listeners: [outer], to_domains: [next.example], relay: "127.0.0.1:{inner}"}}
   - {{name: refused, listeners: [outer], to_domains: [refused.example], relay: hop}}
 relays:
+  script: {{type: pipe, command: [tee, "{root}/piped"]}}
   hop: {{host: 127.0.0.1, port: {hop}}}
 queue: {{path: "{root}/queue", retry_first: 1s}}
 timeouts: {{drain: 5s}}
@@ -129,6 +131,18 @@ def test_mail_travels_on(daemon: Daemon) -> None:
     assert [one for one in (daemon.root / "queue" / "bodies").rglob("*") if one.is_file()] == []
     assert daemon.tell(signal.SIGTERM) == 0
     assert '"stopped"' in daemon.log.read_text()
+
+
+def test_local_mailboxes_may_be_elsewhere(daemon: Daemon) -> None:
+    daemon.start()
+    with smtplib.SMTP("127.0.0.1", daemon.outer, timeout=20) as client:
+        refused = client.sendmail(
+            "a@x.example", ["dora+x@queued.example", "nobody@queued.example"], "Subject: x\r\n\r\n"
+        )
+    assert set(refused) == {"nobody@queued.example"}
+    until(lambda: '"delivered"' in daemon.log.read_text(), "handed on")
+    assert '"recipient": "dora+x@queued.example"' in daemon.log.read_text()
+    assert b"Subject: x" in (daemon.root / "piped").read_bytes()
 
 
 def test_alias_leads_out(daemon: Daemon) -> None:

@@ -188,15 +188,19 @@ def _proxy_protocol(config: Config) -> Findings:
 
 def _stores(config: Config) -> Findings:
     for name, domain in config.local_domains.items():
-        yield from _store(config, ("local_domains", name, "deliver"), domain.deliver)
+        if domain.deliver not in config.relays:
+            yield from _store(config, ("local_domains", name, "deliver"), domain.deliver, config.relays)
+        elif domain.deliver not in config.deliver_to and config.relays[domain.deliver].type == "mx":
+            message = f"'{domain.deliver}' goes by MX, which for a local domain leads back here"
+            yield Finding(("local_domains", name, "deliver"), message)
     for index, rule in enumerate(config.relay_rules):
         if rule.deliver is not None:
             yield from _store(config, ("relay_rules", index, "deliver"), rule.deliver)
 
 
-def _store(config: Config, loc: Loc, name: str) -> Findings:
+def _store(config: Config, loc: Loc, name: str, others: Iterable[str] = ()) -> Findings:
     if name not in config.deliver_to:
-        yield Finding(loc, f"there is no '{name}' in deliver_to{did_you_mean(name, config.deliver_to)}")
+        yield Finding(loc, f"there is no '{name}' in deliver_to{did_you_mean(name, [*config.deliver_to, *others])}")
 
 
 def _unused_stores(config: Config) -> Findings:
@@ -335,6 +339,8 @@ def targets_of_relays(config: Config) -> Iterator[tuple[Loc, str]]:
     for name, domain in config.local_domains.items():
         if domain.relay is not None:
             yield ("local_domains", name, "relay"), domain.relay
+        if domain.deliver in config.relays and domain.deliver not in config.deliver_to:
+            yield ("local_domains", name, "deliver"), domain.deliver
     if config.needs_queue:
         yield ("queue", "report_by"), config.queue.report_by
 

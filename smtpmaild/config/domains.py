@@ -38,7 +38,10 @@ AliasTargets = Annotated[
 class LocalDomain(Section):
     """A domain we receive mail for."""
 
-    deliver: str = Field(description="The store its mail goes to: a name under deliver_to.")
+    deliver: str = Field(
+        description="The store its mail goes to: a name under deliver_to; or one under relays, which takes it from the "
+        "queue."
+    )
     mailboxes: tuple[MailboxName, ...] | None = Field(
         None, description="The local parts there are. Left out: any local part.", examples=[["alice", "bob"]]
     )

@@ -13,7 +13,7 @@ from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSch
 
 from smtpmaild.config.accounts import Accounts
 from smtpmaild.config.dns import Dns
-from smtpmaild.config.domains import LocalDomains
+from smtpmaild.config.domains import LocalDomain, LocalDomains
 from smtpmaild.config.limits import Limits, Timeouts
 from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
@@ -129,8 +129,13 @@ class Config(Section):
     @property
     def needs_queue(self) -> bool:
         """There is mail that travels on."""
-        relays = any(rule.relay is not None for rule in self.relay_rules)
-        return relays or any(domain.relay is not None for domain in self.local_domains.values())
+        return any(rule.relay is not None for rule in self.relay_rules) or any(
+            domain.relay is not None or self.is_queued(domain) for domain in self.local_domains.values()
+        )
+
+    def is_queued(self, domain: LocalDomain) -> bool:
+        """Its mail goes into the queue, from which a relay takes it. A store of the same name comes first."""
+        return domain.deliver in self.relays and domain.deliver not in self.deliver_to
 
     def where(self, *loc: str | int) -> str:
         """The line of a part of the file: where("relay_rules", 0) is "smtp.yaml:14"; "" if there is no file."""

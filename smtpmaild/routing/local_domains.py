@@ -35,7 +35,8 @@ class LocalDomain:
     takes any local part.  aliases: a name -> mailboxes or aliases of the same domain ("alice") or of another local
     one ("alice@example.org"); a target that repeats its alias's own name is the mailbox of that name.  catch_all: a
     target for what is nobody's, "" for none.  subaddress: the separator in alice+lists, "" for none.  route: what takes
-    on the mail of aliases that lead to foreign addresses; "" where that is a mistake.
+    on the mail of aliases that lead to foreign addresses; "" where that is a mistake.  delivered_by: the route of mail
+    for its mailboxes, where its sink is the queue.
     """
 
     name: str
@@ -46,6 +47,7 @@ class LocalDomain:
     catch_all: str = ""
     subaddress: str = ""
     route: str = ""
+    delivered_by: str = ""
 
 
 class LocalDomains:
@@ -135,6 +137,7 @@ class _Domain:
         self.catch_all_target = domain.catch_all
         self.separator = domain.subaddress
         self.route = domain.route
+        self.delivered_by = domain.delivered_by
         self.refusal = Route(domain.rule, NO_SUCH_MAILBOX)
         self.places: dict[str, tuple[_Place, ...]] = {}
         self.catch_all: tuple[_Place, ...] = ()
@@ -158,7 +161,7 @@ class _Domain:
         return local_part, ""
 
     def place(self, mailbox: str, domain: str = "") -> _Place:
-        return _Place(self.sink, domain, self.mailboxes.get(mailbox, mailbox))
+        return _Place(self.sink, domain, self.mailboxes.get(mailbox, mailbox), route=self.delivered_by)
 
     def expand_names(self, expand: _Expansion) -> None:
         for name in (*self.mailboxes, *self.aliases):

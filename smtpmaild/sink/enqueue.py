@@ -194,7 +194,13 @@ def queue_entry(envelope: Envelope, destinations: Sequence[Destination], body: B
 
 def _address(destination: Destination) -> Address:
     """The recipient as the client wrote it, unless an alias led elsewhere."""
-    named = destination.recipient
-    if (named.local_part, named.domain) == (destination.mailbox, destination.domain):
+    named, name, subaddress = destination.recipient, destination.mailbox, destination.subaddress
+    is_its_own = named.local_part == name or (
+        subaddress != ""
+        and named.local_part.startswith(name)
+        and named.local_part.endswith(subaddress)
+        and len(named.local_part) == len(name) + 1 + len(subaddress)
+    )
+    if is_its_own and named.domain == destination.domain:
         return named
-    return mailbox(destination.mailbox, destination.domain)
+    return mailbox(name, destination.domain)

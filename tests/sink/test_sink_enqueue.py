@@ -109,6 +109,23 @@ def test_alias_leads_elsewhere_and_who_is_reached_twice_gets_it_once(store: Stor
     ]
 
 
+@pytest.mark.parametrize(
+    ("named", "mailbox", "subaddress", "to"),
+    [
+        ("alice@here.example", "alice", "", "alice@here.example"),
+        ("alice+lists@here.example", "alice", "lists", "alice+lists@here.example"),
+        ("sales+lists@here.example", "alice", "lists", "alice@here.example"),
+        ("Alice@here.example", "alice", "", "alice@here.example"),
+    ],
+)
+def test_subaddress_stays_where_no_alias_led_elsewhere(
+    store: Store, named: str, mailbox: str, subaddress: str, to: str
+) -> None:
+    store.deliver(Destination("queue", "here.example", mailbox, subaddress, address(named), "relay:lmtp"))
+    ((_, (recipient,)),) = store.queue.find(Query())
+    assert recipient.address.text == to
+
+
 @pytest.mark.parametrize("size", [SMALL, SMALL + 1, 300_000, 5_000_000])
 def test_any_size_comes_through(store: Store, tmp_path: Path, size: int) -> None:
     body = os.urandom(size)
