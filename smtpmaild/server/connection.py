@@ -235,7 +235,7 @@ class Connection(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         """What held the session up may be over."""
         self._is_stalled = False
-        if not self._writes_are_paused and not self._transport.is_closing():
+        if not self._writes_are_paused and self._handshake is None and not self._transport.is_closing():
             self._dialogue.advance()
 
     def _set_deadline(self, *, has_progress: bool) -> None:

@@ -47,8 +47,8 @@ class Encryption(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_buffer", "_connection", "_error", "_handshakes", "_incoming", "_is_clogged", "_is_paused", "_is_raw_paused",
-        "_loop", "_outgoing", "_state", "_tls", "_transport",
+        "_buffer", "_connection", "_error", "_handshakes", "_has_ended", "_incoming", "_is_clogged", "_is_paused",
+        "_is_raw_paused", "_loop", "_outgoing", "_state", "_tls", "_transport",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +71,7 @@ class Encryption(asyncio.BufferedProtocol):
         self._tls = tls
         self._state = _State.SHAKING
         self._error: Exception | None = None
+        self._has_ended = False  # the client says that it sends no more; it may still be waiting for replies
         self._is_paused = False  # as the connection wants it
         self._is_clogged = False  # the client does not read
         self._is_raw_paused = False
@@ -177,26 +178,24 @@ class Encryption(asyncio.BufferedProtocol):
 
         pieces: of what came in, for OpenSSL to take one after the other.
         """
-        is_drained = False
-        while not (is_drained or self._is_paused) and self._state is _State.OPEN and self._connection is not None:
-            connection = self._connection
+        connection, is_drained = self._connection, False
+        while not (is_drained or self._is_paused or self._has_ended) and self._state is _State.OPEN:
+            assert connection is not None, "it is there until the state is another"
             try:
                 filled, is_drained = self._fill(connection.get_buffer(-1), pieces)
             except ssl.SSLError as error:
-                self._flush()
-                self._error = ConnectionError(f"TLS: {_words(error)}")
-                self.abort()
+                self._break_off(error)
                 return
             if filled:
                 connection.buffer_updated(filled)
-            elif not is_drained:  # close_notify: the client sends no more
-                self._state = _State.CLOSED
+            elif not is_drained:
+                self._has_ended = True
                 connection.eof_received()
         if self._outgoing.pending:  # OpenSSL's own words: new keys that the client asked for
             self._flush()
 
     def _fill(self, buffer: memoryview, pieces: Iterator[memoryview]) -> tuple[int, bool]:
-        """Octets that were put into the buffer, and whether that was all there is. (0, False): the client has ended."""
+        """Octets that were put into the buffer, and whether that was all there is. (0, False): close_notify."""
         tls, incoming = self._tls, self._incoming
         filled, size = 0, len(buffer)
         while filled < size:
@@ -216,6 +215,13 @@ class Encryption(asyncio.BufferedProtocol):
             incoming.write(piece)
         return filled, False
 
+    def _break_off(self, error: ssl.SSLError) -> None:
+        """What came in is no TLS, or what goes out cannot be: nothing more can be said but OpenSSL's alert."""
+        self._flush()
+        self._error = ConnectionError(f"TLS: {_words(error)}")
+        self._state = _State.CLOSED
+        self._transport.close()
+
     # What the connection calls
 
     def write(self, data: bytes) -> None:
@@ -225,8 +231,7 @@ class Encryption(asyncio.BufferedProtocol):
         try:
             self._tls.write(data)
         except ssl.SSLError as error:
-            self._error = ConnectionError(f"TLS: {_words(error)}")
-            self.abort()
+            self._break_off(error)
             return
         self._transport.write(self._outgoing.read())
 
@@ -275,7 +280,7 @@ class Encryption(asyncio.BufferedProtocol):
     # The transport below
 
     def _flush(self) -> None:
-        if self._outgoing.pending:
+        if self._outgoing.pending and not self._transport.is_closing():
             self._transport.write(self._outgoing.read())
 
     def _pause_raw(self) -> None:

@@ -15,6 +15,7 @@ import trustme
 from authority import Pair, client_context, issue, write_ca
 from house import Facts, Guest, MemorySink, listening, make_door, run_loop, until
 
+from smtpmaild.server.connection import Connection
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
 from smtpmaild.tls.certificates import Certificates
 from smtpmaild.tls.settings import ClientCertificates, TlsSettings
@@ -346,6 +347,36 @@ def test_client_says_goodbye_first(loop: str, tmp_path: Path) -> None:
     run_loop(go(), loop)
 
 
+def test_client_that_has_said_goodbye_is_still_answered(loop: str, tmp_path: Path) -> None:
+    """As with a half-closed connection in clear: the message was sent, its reply is on its way."""
+
+    async def go() -> None:
+        house = House(tmp_path, implicit=True)
+        house.sink.holds = True
+        async with listening(house.door) as (_, address), Raw.connected(address) as raw:
+            raw.writer.write(raw.hello())
+            raw.writer.write(await raw.finish())
+            await raw.read_until(b"220 ")
+            raw.writer.write(raw.encrypted(b"EHLO c.example\r\n"))
+            await raw.read_until(b"\r\n250 ")
+            raw.writer.write(raw.encrypted(b"MAIL FROM:<>\r\nRCPT TO:<b@local.example>\r\nDATA\r\nx\r\n.\r\n"))
+            with pytest.raises(ssl.SSLWantReadError):
+                raw.tls.unwrap()
+            raw.writer.write(raw.outgoing.read())
+            await until(lambda: house.sink._waiting)
+            await asyncio.sleep(0.02)
+            house.sink.release()
+            encrypted = await raw.reader.read()
+            raw.incoming.write(encrypted)
+            text = b""
+            with pytest.raises(ssl.SSLZeroReturnError):
+                while True:
+                    text += raw.tls.read(65536) or b""
+            assert b"250 2.0.0 Ok: queued as " in text
+
+    run_loop(go(), loop)
+
+
 def test_connection_that_ends_without_goodbye(loop: str, tmp_path: Path) -> None:
     async def go() -> None:
         house = House(tmp_path, implicit=True)
@@ -401,6 +432,22 @@ def test_greeting_delay_begins_with_tls(loop: str, tmp_path: Path) -> None:
             assert (await raw.read_until(b"250-")).startswith(b"220 ")
             (connection,) = listener.connections
             assert connection._dialogue.receiver.session.talked_early  # type: ignore[union-attr]
+
+    run_loop(go(), loop)
+
+
+def test_greeting_waits_for_tls_whatever_the_buffers_say(loop: str, tmp_path: Path) -> None:
+    async def go() -> None:
+        house = House(tmp_path, implicit=True)
+        async with listening(house.door) as (listener, address), Raw.connected(address) as raw:
+            await until(lambda: listener.connections)
+            (connection,) = listener.connections
+            assert isinstance(connection, Connection)
+            connection.pause_writing()
+            connection.resume_writing()
+            raw.writer.write(raw.hello())
+            raw.writer.write(await raw.finish())
+            assert (await raw.read_until(b"\n")).startswith(b"220 ")
 
     run_loop(go(), loop)
 
