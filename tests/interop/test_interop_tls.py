@@ -8,6 +8,7 @@ import smtplib
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,14 +202,18 @@ def openssl_session(openssl: str, port: int, version: str, *steps: tuple[bytes, 
         client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
     )
     assert process.stdin is not None and process.stdout is not None
+    output = b""
+    watchdog = threading.Timer(PATIENCE, process.kill)
+    watchdog.start()
     with process:
         for line, answer in steps:
             process.stdin.write(line)
-            output = b""
             while answer not in output:
                 piece = process.stdout.read(4096)
                 assert piece, output
                 output += piece
+            output = output.partition(answer)[2]  # the next answer may be there already
+    watchdog.cancel()
 
 
 @pytest.mark.debian
