@@ -27,6 +27,11 @@ def lock_path(directory: str, number: int) -> str:
     return f"{directory}/queue-{number}.lock"
 
 
+def users_path(directory: str, number: int) -> str:
+    """What is locked, shared, by every process that may write to it."""
+    return f"{directory}/queue-{number}.users"
+
+
 def shards(directory: str) -> list[tuple[int, str]]:
     """(number, path) of the databases that are there."""
     names = [_SHARD.fullmatch(name) for name in (os.listdir(directory) if os.path.isdir(directory) else ())]
@@ -70,8 +75,15 @@ def sweep_bodies(directory: str, known: Collection[str], older_than: float, remo
                     removed(entry.path)
 
 
+def share(path: str) -> int:
+    """The descriptor that holds a shared lock; waits while somebody has it for himself."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
 def lock(path: str) -> int | None:
-    """The descriptor that holds the lock; None while another process holds it."""
+    """The descriptor that holds the lock; None while another process holds it. Files of locks are never removed."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

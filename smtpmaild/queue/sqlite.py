@@ -2,6 +2,7 @@
 
     queue-0.sqlite (-wal, -shm)   messages and recipients of worker 0; small bodies
     queue-0.lock                  locked by the process that claims from queue-0.sqlite
+    queue-0.users                 locked, shared, by every process that writes to it
     bodies/ID                     larger bodies, of all workers
     bodies/tmp/ID                 larger bodies while they are received
 
@@ -22,7 +23,8 @@ losing one loses nothing.
 | adoption: rows copied                  | the message in two files; ours is at work    | worker 0, before it claims |
 | adoption: the other file unlinked      | nothing                                        | nobody                     |
 
-The file of a worker that is no more is adopted by worker 0: its rows are copied, then the file is removed.
+The file of a worker that is no more is adopted by worker 0, when nobody claims from it and nobody writes to it: its
+rows are copied, then the file is removed.
 
 All verbs may be called from any thread, one at a time runs. Errors of SQLite become OSError with the errno that a file
 would have given. No SQL outside of this file.
@@ -184,6 +186,7 @@ class SqliteQueue:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._claims_lock = -1  # the descriptor that holds queue-N.lock
+        self._users_lock = -1  # the descriptor that shares queue-N.users
         self._due: DueIndex | None = None  # None: to be read from the file
         self._version = -1  # of the file, as changes by other connections raise it
         self._usage = Usage(0, 0)
@@ -198,6 +201,7 @@ class SqliteQueue:
         """Make what is missing, bring the schema up to date."""
         with self._lock, _os_errors(self.path):
             files.make_directories(self.directory)
+            self._users_lock = files.share(files.users_path(self.directory, self._number))
             self._connection = _connect(self.path)
             self._recount()
 
@@ -207,6 +211,9 @@ class SqliteQueue:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+            if self._users_lock >= 0:
+                os.close(self._users_lock)
+                self._users_lock = -1
             self.stop_claiming()
 
     def stop_claiming(self) -> None:
@@ -451,18 +458,18 @@ class SqliteQueue:
         for number, path in files.shards(self.directory):
             if number < self._workers:
                 continue
-            lock_path = files.lock_path(self.directory, number)
-            descriptor = files.lock(lock_path)
-            if descriptor is None:
-                continue  # it serves still, until its last session has ended
+            locks = [files.lock(path_of(self.directory, number)) for path_of in (files.lock_path, files.users_path)]
             try:
-                count = self._copy_from(path)
-                for name in (path, f"{path}-wal", f"{path}-shm", lock_path):
-                    files.unlink_if_there(name)
-                self._due = None
-                self._log.info("queue_adopted", path=path, messages=count)
+                if None not in locks:  # else it serves still, until its last session has ended
+                    count = self._copy_from(path)
+                    for name in (path, f"{path}-wal", f"{path}-shm"):
+                        files.unlink_if_there(name)
+                    self._due = None
+                    self._log.info("queue_adopted", path=path, messages=count)
             finally:
-                os.close(descriptor)
+                for descriptor in locks:
+                    if descriptor is not None:
+                        os.close(descriptor)
 
     def _copy_from(self, path: str) -> int:
         _connect(path).close()  # brings its schema up to date
