@@ -49,6 +49,7 @@ from smtpmaild.queue.thread import Limits, QueueThread
 from smtpmaild.queue.words import ENGLISH
 from smtpmaild.resolver import make_resolver
 from smtpmaild.routing import QUEUE, Deliver, LocalDomain, Refuse, Relay, RelayRule, Routing
+from smtpmaild.sendmail.pickup import LOOK_SECONDS, PickUp
 from smtpmaild.server import sockets
 from smtpmaild.server.dovecot import DovecotSocket, mechanisms_of
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
@@ -120,6 +121,10 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
         )
         doors[listener.name] = build_door(config, listener, service, certificates)
     companions: list[Companion] = [*signing_in.companions] if signing_in else []
+    if config.sendmail is not None:
+        socket = config.sendmail.socket_of(config.listeners)
+        pick_up = PickUp(config.sendmail.drop, socket, config.hostname, to_ascii, log)
+        companions.append(Watch(pick_up.look, log, LOOK_SECONDS))
     if certificates is not None:
         companions.append(Watch(certificates.look, log))
     if relaying is None:

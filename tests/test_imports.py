@@ -126,6 +126,10 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         ours=("smtp.*", "receiver", "service", "dialogue", "envelope", "facts", "sink", "sink.discard", "auth"),
         banned=LOOP_AND_SOCKETS - {"asyncio"},
     ),
+    # what programs on this machine call: blocking, light, for one message; and the daemon's side of it
+    "sendmail": Allowed(
+        ours=("smtp.*", "envelope", "facts", "idn", "queue_id"), banned=LOOP_AND_SOCKETS - {"selectors", "socket"}
+    ),
     # the file, the log, the one who knows them all
     "config": Allowed(
         ours=("smtp.*", "policy.builtin", "policy.options", "policy.senders", "sink.builtin", "sink.folder", "routing")
@@ -138,13 +142,13 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
         + ("auth.*", "dialogue", "service", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
-        + ("delivery.*", "queue.*", "resolver"),
+        + ("delivery.*", "queue.*", "resolver", "sendmail.*"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial", "queue.*", "idn"),
+        + ("trial", "queue.*", "idn", "sendmail.*"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

@@ -17,6 +17,7 @@ from smtpmaild.cli.completion import completion
 from smtpmaild.cli.healthcheck import healthcheck
 from smtpmaild.cli.queue import queue
 from smtpmaild.cli.schema import schema
+from smtpmaild.cli.sendmail import NAMES, sendmail
 from smtpmaild.cli.serve import serve
 from smtpmaild.cli.try_ import try_
 from smtpmaild.cli.user import user
@@ -60,12 +61,15 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
-for command in (check, completion, healthcheck, queue, schema, try_, user, version):
+for command in (check, completion, healthcheck, queue, schema, sendmail, try_, user, version):
     cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Never returns."""
+    """The console script. Never returns. Under another name it is the command of that name."""
+    name = sys.argv[0].rpartition("/")[2]
+    if arguments is None and name in NAMES:
+        arguments = ["sendmail", *NAMES[name], *sys.argv[1:]]
     try:
         sys.exit(cli.main(arguments, prog_name="smtpmaild", standalone_mode=False) or EX_OK)
     except click.exceptions.Abort:

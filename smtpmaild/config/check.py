@@ -345,6 +345,11 @@ def targets_of_relays(config: Config) -> Iterator[tuple[Loc, str]]:
         yield ("queue", "report_by"), config.queue.report_by
 
 
+def _sendmail(config: Config) -> Findings:
+    if config.sendmail is not None:
+        yield from config.sendmail.findings(config.listeners)
+
+
 def _unused_relays(config: Config) -> Findings:
     used = {target for _, target in targets_of_relays(config)}
     for name in config.relays:
@@ -432,6 +437,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _local_recipients,
     _unreachable_rules,
     _relaying,
+    _sendmail,
     _unused_relays,
     _secrets_of_relays,
     open_relays,
@@ -454,6 +460,7 @@ _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
     _postmaster: ("local_domains",),
     _rule_listeners: ("listeners",),
     _relaying: ("relays",),
+    _sendmail: ("listeners",),
     **dict.fromkeys(SIGNING_IN_CHECKS, ("accounts",)),
     tls_listeners: ("tls",),
     open_relays: ("tls",),

@@ -24,6 +24,7 @@ from smtpmaild.config.relays import Relay
 from smtpmaild.config.roles import brought, overridden, with_roles
 from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
+from smtpmaild.config.sendmail import Sendmail
 from smtpmaild.config.stores import Store
 from smtpmaild.config.tls import Tls
 from smtpmaild.config.yaml_nodes import Document, Value
@@ -87,6 +88,7 @@ class Config(Section):
     )
     relays: dict[str, Relay] = Field({}, description="What takes our mail on, each under the name `relay` uses.")
     queue: Queue = Field(default_factory=Queue, description="Where mail waits that is sent on.")
+    sendmail: Sendmail | None = Field(None, description="Mail from programs on this machine, by the command sendmail.")
     tls: Tls = Field(default_factory=Tls, description="Certificates, for listeners with TLS.")
     policies: Policies = Field(default_factory=Policies, description="What is checked at each step of the dialogue.")
     limits: Limits = Field(default_factory=Limits, description="How much and how many.")
