@@ -33,20 +33,17 @@ would have given. No SQL outside of this file.
 from __future__ import annotations
 
 import errno
-import json
 import os
-import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from smtpmaild.envelope import NO_PARAMETERS, BodyType
 from smtpmaild.facts import Log
 from smtpmaild.queue import (
     Body,
@@ -63,8 +60,15 @@ from smtpmaild.queue import (
 )
 from smtpmaild.queue.body import SMALL, BytesBody, FileBody, LazyBody
 from smtpmaild.queue.due import DueIndex
-from smtpmaild.smtp.address import NULL_REVERSE_PATH, Address
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.queue.rows import (
+    MESSAGE_COLUMNS,
+    NUMBER,
+    RECIPIENT_COLUMNS,
+    message_row,
+    recipient_row,
+    to_message,
+    to_recipient,
+)
 
 #: The destination of what a person returns to its sender: it does not wait for that of the mail.
 RETURNED = "(returned)"
@@ -77,19 +81,6 @@ _PATIENCE = 10.0
 _CHECKPOINT = 8000
 #: How often worker 0 looks for files of workers that are no more.
 _ADOPTION_SECONDS = 30.0
-
-# Numbers in the file. Waiting states come first: the index holds those up to _LAST_WAITING.
-_NUMBER: Mapping[State, int] = {
-    State.QUEUED: 0,
-    State.DEFERRED: 1,
-    State.IN_DELIVERY: 2,
-    State.HELD: 3,
-    State.DELIVERED: 4,
-    State.BOUNCED: 5,
-    State.EXPIRED: 6,
-}
-_STATE = {number: state for state, number in _NUMBER.items()}
-_IN_DELIVERY = _NUMBER[State.IN_DELIVERY]
 
 #: Each step leads from its index to the next version, kept in user_version. Steps are only ever added.
 STEPS: Sequence[str] = (
@@ -133,17 +124,9 @@ STEPS: Sequence[str] = (
     """,
 )
 
-_MESSAGE = (
-    "id, queue_id, received_at, reverse_path, sender_domain, size, in_file, body_type, is_utf8, parameters, user, "
-    "listener, peer"
-)
-_RECIPIENT = (
-    "number, address, domain, route, state, parameters, attempts, next_attempt, attempted_at, code, enhanced, text, "
-    "remote"
-)
-_PUT_MESSAGE = f"INSERT INTO message ({_MESSAGE}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
+_PUT_MESSAGE = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
 _PUT_RECIPIENT = (
-    f"INSERT INTO recipient (message, destination, flow, {_RECIPIENT}) "  # noqa: S608  constants
+    f"INSERT INTO recipient (message, destination, flow, {RECIPIENT_COLUMNS}) "  # noqa: S608  constants
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FIRST_OF_LANE = (
@@ -152,7 +135,7 @@ _FIRST_OF_LANE = (
 )
 _TAKE = (
     "UPDATE recipient SET state = 2, next_attempt = ? "  # noqa: S608  constants
-    f"WHERE message = ? AND destination = ? AND state <= 2 AND next_attempt <= ? RETURNING {_RECIPIENT}"
+    f"WHERE message = ? AND destination = ? AND state <= 2 AND next_attempt <= ? RETURNING {RECIPIENT_COLUMNS}"
 )
 _SETTLE = (
     "UPDATE recipient SET state = ?, next_attempt = ?, attempts = attempts + ?, "
@@ -165,8 +148,6 @@ _OLD = (
     "SELECT DISTINCT recipient.message, destination FROM message JOIN recipient ON recipient.message = message.id "
     "WHERE received_at < ? AND state <= 2 AND next_attempt <= ? LIMIT ?"
 )
-
-_QUOTED_PAIR = re.compile(r"\\(.)")
 
 
 class SqliteQueue:
@@ -373,13 +354,13 @@ class SqliteQueue:
     ) -> Claim:
         rows = connection.execute(_TAKE, (lease_until, number, destination, now)).fetchall()
         rows.sort(key=itemgetter(0))
-        row = connection.execute(f"SELECT {_MESSAGE} FROM message WHERE id = ?", (number,)).fetchone()  # noqa: S608
+        row = connection.execute(f"SELECT {MESSAGE_COLUMNS} FROM message WHERE id = ?", (number,)).fetchone()  # noqa: S608
         body: Body
         if row[6]:
             body = FileBody(f"{self.bodies}/{row[1]}", row[5])
         else:
             body = BytesBody(*connection.execute("SELECT data FROM body WHERE id = ?", (number,)).fetchone())
-        return Claim(_message(row, body), [_recipient(one) for one in rows], destination, lease_until)
+        return Claim(to_message(row, body), [to_recipient(one) for one in rows], destination, lease_until)
 
     def _note(self, destination: str, flow: str, at: float) -> None:
         if self._due is not None:
@@ -389,8 +370,8 @@ class SqliteQueue:
 
     def _find(self, connection: sqlite3.Connection, query: Query) -> Iterator[Entry]:
         where, values = _conditions(query)
-        recipient = ", ".join(f"recipient.{name}" for name in _RECIPIENT.split(", "))
-        message = ", ".join(f"message.{name}" for name in _MESSAGE.split(", "))
+        recipient = ", ".join(f"recipient.{name}" for name in RECIPIENT_COLUMNS.split(", "))
+        message = ", ".join(f"message.{name}" for name in MESSAGE_COLUMNS.split(", "))
         rows = connection.execute(
             f"SELECT {message}, {recipient} FROM message CROSS JOIN recipient ON recipient.message = message.id "  # noqa: S608
             f"WHERE {where} ORDER BY message.received_at, message.id, recipient.number",
@@ -398,7 +379,7 @@ class SqliteQueue:
         )
         for count, (_, together) in enumerate(groupby(rows, itemgetter(0)), 1):
             lines = list(together)
-            yield _message(lines[0], self._body(lines[0])), [_recipient(line[13:]) for line in lines]
+            yield to_message(lines[0], self._body(lines[0])), [to_recipient(line[13:]) for line in lines]
             if count == query.limit:
                 return
 
@@ -479,7 +460,7 @@ class SqliteQueue:
             with self._transaction():
                 (base,) = connection.execute("SELECT coalesce(max(id), 0) FROM main.message").fetchone()
                 count = connection.execute(
-                    f"INSERT INTO main.message ({_MESSAGE}) SELECT id + ?{_MESSAGE.removeprefix('id')} "  # noqa: S608
+                    f"INSERT INTO main.message ({MESSAGE_COLUMNS}) SELECT id + ?{MESSAGE_COLUMNS.removeprefix('id')} "  # noqa: S608
                     "FROM old.message WHERE queue_id NOT IN (SELECT queue_id FROM main.message)",
                     (base,),
                 ).rowcount
@@ -489,8 +470,8 @@ class SqliteQueue:
                     (base,),
                 )
                 connection.execute(
-                    f"INSERT INTO main.recipient (message, destination, flow, {_RECIPIENT}) "  # noqa: S608
-                    f"SELECT message + ?1, destination, flow, {_RECIPIENT} FROM old.recipient "
+                    f"INSERT INTO main.recipient (message, destination, flow, {RECIPIENT_COLUMNS}) "  # noqa: S608
+                    f"SELECT message + ?1, destination, flow, {RECIPIENT_COLUMNS} FROM old.recipient "
                     "WHERE message + ?1 IN (SELECT id FROM main.message WHERE id > ?1)",
                     (base,),
                 )
@@ -581,114 +562,13 @@ def _insert(connection: sqlite3.Connection, new: Iterable[Entry]) -> None:
     (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()
     messages, bodies, recipients = [], [], []
     for number, (message, its_recipients) in enumerate(new, last + 1):
-        body = message.body
-        messages.append(
-            (
-                number,
-                message.queue_id,
-                message.received_at,
-                message.reverse_path.text,
-                message.reverse_path.domain,
-                body.size,
-                isinstance(body, FileBody),
-                message.body_type.value,
-                message.is_utf8,
-                _as_text(message.parameters),
-                message.user,
-                message.listener,
-                message.peer,
-            )
-        )
-        if isinstance(body, BytesBody):
-            bodies.append((number, body.data))
-        recipients += [_recipient_row(number, message.flow, one) for one in its_recipients]
+        messages.append(message_row(number, message))
+        if isinstance(message.body, BytesBody):
+            bodies.append((number, message.body.data))
+        recipients += [recipient_row(number, message.flow, one) for one in its_recipients]
     connection.executemany(_PUT_MESSAGE, messages)
     connection.executemany("INSERT INTO body (id, data) VALUES (?, ?)", bodies)
     connection.executemany(_PUT_RECIPIENT, recipients)
-
-
-def _recipient_row(message: int, flow: str, one: QueuedRecipient) -> tuple[object, ...]:
-    last = one.last
-    said = (last.code, last.enhanced, last.text) if last else (0, "", "")
-    return (
-        message,
-        one.destination,
-        flow,
-        one.number,
-        one.address.text,
-        one.address.domain,
-        one.route,
-        _NUMBER[one.state],
-        _as_text(one.parameters),
-        one.attempts,
-        one.next_attempt,
-        one.attempted_at,
-        *said,
-        one.remote,
-    )
-
-
-def _as_text(parameters: Mapping[str, str]) -> str:
-    return json.dumps(dict(parameters)) if parameters else ""
-
-
-def _as_mapping(text: str) -> Mapping[str, str]:
-    return json.loads(text) if text else NO_PARAMETERS
-
-
-def _message(row: Sequence[Any], body: Body) -> QueuedMessage:
-    _, queue_id, received_at, sender, domain, _, _, body_type, is_utf8, parameters, user, listener, peer = row[:13]
-    return QueuedMessage(
-        queue_id=queue_id,
-        reverse_path=_address(sender, domain),
-        received_at=received_at,
-        body=body,
-        body_type=BodyType(body_type),
-        is_utf8=bool(is_utf8),
-        parameters=_as_mapping(parameters),
-        user=user,
-        listener=listener,
-        peer=peer,
-    )
-
-
-def _recipient(row: Sequence[Any]) -> QueuedRecipient:
-    (
-        number,
-        text,
-        domain,
-        route,
-        state,
-        parameters,
-        attempts,
-        next_attempt,
-        attempted_at,
-        code,
-        enhanced,
-        said,
-        remote,
-    ) = row
-    return QueuedRecipient(
-        number=number,
-        address=_address(text, domain),
-        route=route,
-        state=_STATE[state],
-        parameters=_as_mapping(parameters),
-        attempts=attempts,
-        next_attempt=next_attempt,
-        attempted_at=attempted_at,
-        last=Reply(code, enhanced, said) if code else None,
-        remote=remote,
-    )
-
-
-def _address(text: str, domain: str) -> Address:
-    if not text:
-        return NULL_REVERSE_PATH
-    local_part = text.rpartition("@")[0] if domain else text
-    if local_part.startswith('"'):
-        local_part = _QUOTED_PAIR.sub(r"\1", local_part[1:-1])
-    return Address(local_part, domain, text)
 
 
 def _conditions(query: Query) -> tuple[str, list[object]]:
@@ -702,7 +582,7 @@ def _conditions(query: Query) -> tuple[str, list[object]]:
     if query.domain:
         given.append(("domain = ?", [query.domain.lower()]))
     if query.states:
-        given.append((f"state IN ({_marks(query.states)})", [_NUMBER[state] for state in query.states]))
+        given.append((f"state IN ({_marks(query.states)})", [NUMBER[state] for state in query.states]))
     if query.received_before:
         given.append(("received_at < ?", [query.received_before]))
     conditions = " AND ".join(condition for condition, _ in given) or "1"
@@ -764,4 +644,4 @@ def _settlement_values(one: Settlement) -> tuple[object, ...]:
     said: Sequence[object] = (None, None, None, None)
     if one.reply is not None:
         said = (one.reply.code, one.reply.enhanced, one.reply.text, one.remote)
-    return _NUMBER[one.state], one.next_attempt, one.reply is not None, one.at if one.reply else None, *said
+    return NUMBER[one.state], one.next_attempt, one.reply is not None, one.at if one.reply else None, *said
