@@ -142,9 +142,10 @@ class Encryption(asyncio.BufferedProtocol):
             self._flush()  # the alert that tells the client why
             self.fail(_words(error))
             return
-        self._flush()
         self._state = _State.OPEN
         self._handshakes.leave(self)
+        # What OpenSSL has to say at the end, a session ticket, leaves together with the greeting: of two small writes
+        # Nagle's algorithm would hold the second back for 40 ms.
         if self._connection is not None:
             self._connection.encrypted(facts_of(self._tls), channel_binding(self._tls))
         self._decrypt(_NOTHING)

@@ -245,6 +245,8 @@ def _bind_group(family: int, name: Any, copies: int, sockets: list[socket.socket
         sockets.append(sock)
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections inherit it. Replies are written whole; asyncio, unlike uvloop, would let Nagle hold them back.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
             # [::]:25 and 0.0.0.0:25 are two listeners, and an IPv4 peer is never seen as ::ffff:192.0.2.1.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
