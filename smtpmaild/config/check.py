@@ -374,11 +374,14 @@ def _paths(config: Config) -> Findings:
     with rights_of(config.user, config.group):
         problems = {name: writable(store) for name, store in config.deliver_to.items()}
         of_queue = why_not_writable(config.queue.path) if config.needs_queue else None
+        of_drop = why_not_writable(config.sendmail.drop) if config.sendmail else None
     for name, problem in problems.items():
         if problem:
             yield Finding(("deliver_to", name, "path"), problem, "warning")
     if of_queue:
         yield Finding(("queue", "path"), of_queue, "warning")
+    if of_drop:
+        yield Finding(("sendmail", "drop"), of_drop, "warning")
 
 
 def _socket_folders(config: Config) -> Findings:
