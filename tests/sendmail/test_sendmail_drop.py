@@ -7,7 +7,9 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -203,3 +205,45 @@ def test_kill_between_any_two_steps_leaves_all_or_nothing(folder: str, step: int
         with taken.message:
             assert taken.message.read() == b"whole"
     assert not is_done or len(names) == 1
+
+
+_PUT_AS_NOBODY = """
+import os, sys
+from smtpmaild.sendmail import Letter, drop
+from smtpmaild.smtp.address import parse_mailbox
+a = parse_mailbox("a@x.example")
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+name = drop.put(sys.argv[1], Letter(a, (a,)), b"mine")
+for forbidden in (lambda: os.listdir(sys.argv[1]), lambda: os.unlink(f"{sys.argv[1]}/{sys.argv[2]}.eml"),
+                  lambda: open(f"{sys.argv[1]}/{sys.argv[2]}.eml")):
+    try:
+        forbidden()
+    except PermissionError:
+        print("forbidden")
+print(name)
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[str]:
+    """One that is within reach of everybody, which those of pytest are not."""
+    with TemporaryDirectory() as root:
+        os.chmod(root, 0o711)
+        drop.make(f"{root}/drop")
+        yield f"{root}/drop"
+
+
+def test_anybody_can_drop_and_nobody_sees_what_others_dropped(open_folder: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    folder = open_folder
+    ours = drop.put(folder, LETTER, b"ours")
+    command = [sys.executable, "-c", _PUT_AS_NOBODY, folder, ours]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    *forbidden, name = done.stdout.split()
+    assert forbidden == ["forbidden"] * 3, done.stderr
+    status = os.stat(f"{folder}/{name}.eml")
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (65534, os.getgid(), 0o640)
+    taken = drop.take(folder, name, to_ascii)
+    with taken.message:
+        assert (taken.message.read(), taken.owner) == (b"mine", 65534)
