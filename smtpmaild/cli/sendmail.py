@@ -27,7 +27,7 @@ class _Untouched(click.Command):
     """Leaves its arguments as they are, but for --help."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        if args == ["--help"]:
+        if args in (["--help"], ["-h"]):  # the -h of Sendmail has a value
             return super().parse_args(context, args)
         context.args = args
         return []
@@ -40,9 +40,10 @@ class _Untouched(click.Command):
 )
 @click.pass_context
 def sendmail(context: click.Context) -> None:
-    """Hand in the message on standard input, as cron and scripts do.
+    """Hand in a message, as cron and scripts do.
 
-    To the running daemon; while it does not run, into a directory from which it takes the message later.
+    From standard input to the running daemon; while it does not run, into a directory from which it takes the message
+    later.
 
     \b
     -t          to those in To, Cc and Bcc, besides RECIPIENTs
