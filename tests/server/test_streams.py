@@ -194,6 +194,8 @@ def test_session_over(kind: Any, run: Callable[..., Any], tmp_path: Path) -> Non
         peer = run(converse(fd_in, fd_out))
         assert (os.get_blocking(fd_in), os.get_blocking(fd_out)) == were_blocking  # the shell shares the flag
         answer = output()
+        while kind is terminal and not answer.endswith(GOODBYE):  # it hands over what it has so far
+            answer += output()
         assert answer.startswith(b"220 mx.example ")
         assert answer.endswith(GOODBYE)
         assert peer.host == ("127.0.0.1" if kind in (tcp_connection, socket_under_two_numbers) else "")

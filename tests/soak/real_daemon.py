@@ -76,6 +76,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def _fact(line: bytes) -> dict[str, Any]:
+    if not line.startswith(b"{"):
+        return {"event": "noise", "line": line}
+    try:
+        fact: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return {"event": "cut", "line": line}
+    return fact
+
+
 class RealDaemon:
     """The daemon as a process, with its stores below `root` and its log in a file beside them."""
 
@@ -154,11 +164,14 @@ class RealDaemon:
         return [int(pid) for pid in children.read_text().split()] if children.exists() else []
 
     def facts(self) -> list[dict[str, Any]]:
-        """The log since the last start; lines that are no JSON would be a traceback or a warning of Python."""
+        """The log since the last start; lines that are no JSON would be a traceback or a warning of Python.
+
+        Who is killed in the middle of a line leaves half of one, and another worker writes on behind it.
+        """
         with self._log.open("rb") as log:
             log.seek(self._started_at)
             lines = log.read().split(b"\n")[:-1]
-        return [json.loads(line) if line.startswith(b"{") else {"event": "noise", "line": line} for line in lines]
+        return [_fact(line) for line in lines]
 
     def named(self, event: str) -> list[dict[str, Any]]:
         return [fact for fact in self.facts() if fact["event"] == event]
