@@ -439,7 +439,7 @@ def steps_for(tmp_path: Path, others: Sequence[str], each: int) -> int:
 
 
 def test_one_dead_and_one_slow_destination_do_not_slow_the_others(tmp_path: Path) -> None:
-    each = 60
+    each = 40
     alone = steps_for(tmp_path / "alone", ["e0.example", "e1.example"], each)
     beside = steps_for(tmp_path / "beside", ["dead.example", "slow.example"], each)
     assert beside <= alone * 1.1, f"{beside} steps beside them, {alone} alone"
