@@ -17,6 +17,7 @@ from smtpmaild.smtp.address import NULL_REVERSE_PATH, Address
 from smtpmaild.smtp.reply import Reply
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
 NOTHING_FORWARDED: Mapping[str, str | None] = MappingProxyType({})
 

@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from math import exp2
 from typing import TypeVar
 
-from smtpmaild.envelope import IpAddress
+from smtpmaild.envelope import IpAddress, IpNetwork
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 
-LOOPBACK: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+LOOPBACK: tuple[IpNetwork, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
 #: Addresses, and accounts, that are remembered: some megabytes. Who is not heard of for longest goes first.
 _REMEMBERED = 10_000
 #: Addresses that an account is known from: the office, home, a phone or two.
@@ -45,7 +44,7 @@ class ThrottleLimits:
     forgotten_after: float = 600.0
     first_delay: float = 1.0
     longest_delay: float = 10.0
-    exempt: tuple[Network, ...] = LOOPBACK
+    exempt: tuple[IpNetwork, ...] = LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)

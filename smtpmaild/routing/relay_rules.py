@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from smtpmaild.envelope import Destination, IpAddress, Route, Rule, Tls, Transaction
+from smtpmaild.envelope import Destination, IpAddress, IpNetwork, Route, Rule, Tls, Transaction
 from smtpmaild.routing.names import QUEUE, ByDomain, absolute, fold
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
 
-IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 #: The null sender among the sender addresses of a rule.
 NULL_SENDER = "<>"
 RELAYING_DENIED = Reply(550, "5.7.1", "Relaying denied")

@@ -14,10 +14,9 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
-from smtpmaild.envelope import IpAddress, Peer
+from smtpmaild.envelope import IpAddress, IpNetwork, Peer
 from smtpmaild.server.connection import Connection
 from smtpmaild.server.counts import WorkerCounts
 from smtpmaild.server.handshakes import Handshakes
@@ -83,14 +82,14 @@ class Door:
     """
 
     service: Service
-    xforward_networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    xclient_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    xforward_networks: tuple[IpNetwork, ...] = ()
+    xclient_networks: tuple[IpNetwork, ...] = ()
     offering: Mapping[frozenset[str], Service] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
     limits: ConnectionLimits = ConnectionLimits()
     greeting_delay: float = 0.0
     body_rate: int = 0
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] | None = None
+    trusted_proxies: tuple[IpNetwork, ...] | None = None
     tls: TlsOffer | None = None
 
     @property
@@ -125,7 +124,7 @@ class Door:
         )
 
 
-def _is_in(ip: IpAddress | None, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+def _is_in(ip: IpAddress | None, networks: Sequence[IpNetwork]) -> bool:
     return ip is not None and any(ip in network for network in networks)
 
 

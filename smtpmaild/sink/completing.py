@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from smtpmaild import trace
 from smtpmaild.envelope import Destination, Envelope
-from smtpmaild.sink import Delivery, Outcome, Post, Sink
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.sink import Delivery, Outcome
+from smtpmaild.sink.front import Front
 
 #: As much of a header as policies get to see.
 HEADER_LIMIT = 64 * 1024
@@ -23,29 +23,11 @@ _DATE = re.compile(rb"^date[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _MESSAGE_ID = re.compile(rb"^message-id[ \t]*:", re.IGNORECASE | re.MULTILINE)
 
 
-class CompletingSink:
-    """The seam smtpmaild.sink.Sink before another one of it."""
-
-    def __init__(self, store: Sink) -> None:
-        self._store = store
-
-    def prepare(self) -> None:
-        self._store.prepare()
-
-    def start(self, post: Post) -> None:
-        self._store.start(post)
-
-    def stop(self) -> None:
-        self._store.stop()
-
-    def unhealthy(self) -> Reply | None:
-        return self._store.unhealthy()
-
-    def locate(self, destination: Destination) -> str:
-        return self._store.locate(destination)
+class CompletingSink(Front):
+    """Before a store."""
 
     def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
-        return _CompletingDelivery(self._store.begin(envelope, destinations, drained), envelope)
+        return _CompletingDelivery(super().begin(envelope, destinations, drained), envelope)
 
 
 class _CompletingDelivery:

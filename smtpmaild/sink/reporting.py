@@ -18,7 +18,8 @@ from smtpmaild.queue import Entry, QueuedMessage, QueuedRecipient, State
 from smtpmaild.queue.body import BytesBody
 from smtpmaild.queue.dsn import HEADER_LIMIT
 from smtpmaild.queue.reports import Action, Reporter, Told
-from smtpmaild.sink import Delivery, Outcome, Post, Sink
+from smtpmaild.sink import Delivery, Outcome, Sink
+from smtpmaild.sink.front import Front
 from smtpmaild.smtp.reply import Reply
 
 #: Where mail goes that ends here; no attempt is made with it.
@@ -31,32 +32,17 @@ class Put(Protocol):
     def __call__(self, entry: Entry, done: Callable[[OSError | None], object]) -> None: ...
 
 
-class ReportingSink:
-    """The seam smtpmaild.sink.Sink before another one of it."""
+class ReportingSink(Front):
+    """Before a store."""
 
     def __init__(self, store: Sink, reporter: Reporter, put: Put, log: Log) -> None:
-        self._store = store
+        super().__init__(store)
         self._reporter = reporter
         self._put = put
         self._log = log
 
-    def prepare(self) -> None:
-        self._store.prepare()
-
-    def start(self, post: Post) -> None:
-        self._store.start(post)
-
-    def stop(self) -> None:
-        self._store.stop()
-
-    def unhealthy(self) -> Reply | None:
-        return self._store.unhealthy()
-
-    def locate(self, destination: Destination) -> str:
-        return self._store.locate(destination)
-
     def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
-        delivery = self._store.begin(envelope, destinations, drained)
+        delivery = super().begin(envelope, destinations, drained)
         if not any(map(_wants_success, envelope.recipients)):
             return delivery
         return _ReportedDelivery(self, delivery, envelope, destinations)
