@@ -150,7 +150,8 @@ class Ownership:
         """Raises PermissionError where files could not be given away."""
         if os.geteuid() == 0:
             return
-        if self.uid not in (-1, os.geteuid()) or self.gid not in (-1, os.getegid(), *os.getgroups()):
+        ours = (-1, os.getegid(), *os.getgroups())
+        if self.uid not in (-1, os.geteuid()) or self.gid not in ours:
             raise PermissionError(errno.EPERM, "only root gives files to another owner or group", path)
 
     def own_file(self, fd: int) -> None:
