@@ -252,10 +252,8 @@ def test_old_leftovers_are_swept_and_young_ones_kept(make_store: MakeStore) -> N
 
 
 def test_host_names_are_made_fit_for_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Machine:
-        nodename = "a/b:c,d"
-
-    monkeypatch.setattr(os, "uname", Machine)
+    machine = os.uname_result(("", "a/b:c,d", "", "", ""))
+    monkeypatch.setattr(os, "uname", lambda: machine)
     assert maildir._host() == "a\\057b\\072c\\054d"
 
 
