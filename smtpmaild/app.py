@@ -39,8 +39,9 @@ from smtpmaild.facts import Log
 from smtpmaild.idn import to_ascii
 from smtpmaild.log import LogStream, set_up
 from smtpmaild.metrics import Metrics
+from smtpmaild.policy import Mode
 from smtpmaild.policy.builtin import build_policies
-from smtpmaild.policy.chain import Chain, Mode
+from smtpmaild.policy.chain import Chain
 from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
 from smtpmaild.queue.dsn import Reports
 from smtpmaild.queue.schedule import Schedule

@@ -14,8 +14,8 @@ from typing import Any
 
 from smtpmaild.envelope import Destination, Envelope, Route, Rule, Transaction
 from smtpmaild.metrics import Metrics
-from smtpmaild.policy import Policy
-from smtpmaild.policy.chain import Chain, Mode
+from smtpmaild.policy import Mode, Policy
+from smtpmaild.policy.chain import Chain
 from smtpmaild.service import Service
 from smtpmaild.sink import Outcome, Post
 from smtpmaild.smtp.address import Address

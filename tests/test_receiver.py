@@ -11,9 +11,9 @@ import pytest
 from receiving import Parcel, Says, Store, log_of, make_service
 
 from smtpmaild.envelope import BodyType, Envelope, IpAddress, Peer, Session, Transaction
-from smtpmaild.policy import Policy
+from smtpmaild.policy import Mode, Policy
 from smtpmaild.policy.chain import Event as Moment
-from smtpmaild.policy.chain import Mode, Step
+from smtpmaild.policy.chain import Step
 from smtpmaild.queue_id import is_queue_id
 from smtpmaild.receiver import Receiver, verb_of
 from smtpmaild.service import WAIT, Result, Service

@@ -13,8 +13,8 @@ from receiving import Says, Store, make_service
 from smtpmaild.auth import ChannelBinding, Exchange
 from smtpmaild.envelope import ClientCertificate, Rule, Session, Tls, Transaction
 from smtpmaild.idn import to_ascii
-from smtpmaild.policy import Policy
-from smtpmaild.policy.chain import Chain, Mode
+from smtpmaild.policy import Mode, Policy
+from smtpmaild.policy.chain import Chain
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.trial import Notes, Question, TrialStep, outcome, run, with_crlf

@@ -37,8 +37,8 @@ from smtpmaild.content import Content
 from smtpmaild.dialogue import Dialogue
 from smtpmaild.envelope import Destination, Envelope, Peer, Rule, Session, Transaction
 from smtpmaild.metrics import Metrics
-from smtpmaild.policy import Policy, Verdict
-from smtpmaild.policy.chain import Chain, Mode
+from smtpmaild.policy import Mode, Policy, Verdict
+from smtpmaild.policy.chain import Chain
 from smtpmaild.routing import LocalDomain, Routing
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import Door, Listener, Room

@@ -16,6 +16,7 @@ Adding one: a file here with the class and its `Options` (a pydantic model, what
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from enum import Enum
 
 from smtpmaild.content import Content
 from smtpmaild.envelope import Session, Transaction
@@ -26,6 +27,14 @@ from smtpmaild.smtp.reply import Reply
 Verdict = Reply | None
 #: Synchronous wherever possible: only an awaitable costs a Task.
 Answer = Verdict | Awaitable[Verdict]
+
+
+class Mode(Enum):
+    """How much a policy has to say."""
+
+    ENFORCE = "enforce"
+    MONITOR = "monitor"
+    OFF = "off"
 
 
 class Policy:

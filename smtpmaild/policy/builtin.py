@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from smtpmaild.policy import Policy
-from smtpmaild.policy.chain import Mode
+from smtpmaild.policy import Mode, Policy
 from smtpmaild.policy.early_talker import EarlyTalker, EarlyTalkerOptions
 from smtpmaild.policy.helo_syntax import HeloSyntax, HeloSyntaxOptions
 from smtpmaild.policy.mail_loop import MailLoop, MailLoopOptions

@@ -19,7 +19,7 @@ from typing import Any
 from smtpmaild.envelope import Session, Transaction
 from smtpmaild.facts import Log
 from smtpmaild.metrics import Metrics
-from smtpmaild.policy import Answer, Policy, Verdict
+from smtpmaild.policy import Answer, Mode, Policy, Verdict
 from smtpmaild.smtp.reply import LOCAL_ERROR, Reply
 
 
@@ -68,14 +68,6 @@ STAGES: Mapping[str, tuple[Event, ...]] = MappingProxyType(
         "message": (Event.DATA,),
     }
 )
-
-
-class Mode(Enum):
-    """How much a policy has to say."""
-
-    ENFORCE = "enforce"
-    MONITOR = "monitor"
-    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)

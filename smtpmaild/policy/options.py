@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from smtpmaild.policy.chain import Mode
+from smtpmaild.policy import Mode
 
 
 class PolicyOptions(BaseModel):

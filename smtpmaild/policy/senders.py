@@ -20,8 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 from smtpmaild.envelope import Transaction
 from smtpmaild.idn import to_ascii
-from smtpmaild.policy import Policy, Verdict
-from smtpmaild.policy.chain import Mode
+from smtpmaild.policy import Mode, Policy, Verdict
 from smtpmaild.policy.options import PolicyOptions
 from smtpmaild.routing.names import fold
 from smtpmaild.smtp.address import Address, is_domain, normal_domain, parse_mailbox

@@ -11,7 +11,7 @@ from smtpmaild.config import Config, load_text
 from smtpmaild.config.listeners import Listener
 from smtpmaild.config.roles import ROLES, ROLES_WITH_CERTIFICATES, Role, leaves, overridden, with_role, with_roles
 from smtpmaild.config.yaml_nodes import Value
-from smtpmaild.policy.chain import Mode
+from smtpmaild.policy import Mode
 
 MANUAL = Path(__file__).resolve().parents[2] / "docs" / "roles.md"
 LISTENER: dict[str, Any] = {"name": "x", "listen": ["127.0.0.1:2525"]}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from smtpmaild.policy import Mode
 from smtpmaild.policy.builtin import BUILTIN, Builtin, NobodyIsLocal, build_policies
-from smtpmaild.policy.chain import STAGES, Mode
+from smtpmaild.policy.chain import STAGES
 from smtpmaild.policy.mail_loop import MailLoopOptions
 
 EVERY = pytest.mark.parametrize(("name", "builtin"), BUILTIN.items(), ids=BUILTIN)

@@ -10,8 +10,8 @@ import pytest
 
 from smtpmaild.envelope import Session, Transaction
 from smtpmaild.metrics import Metrics
-from smtpmaild.policy import Answer, Policy, Verdict
-from smtpmaild.policy.chain import STAGES, Chain, Event, Mode, Step
+from smtpmaild.policy import Answer, Mode, Policy, Verdict
+from smtpmaild.policy.chain import STAGES, Chain, Event, Step
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import LOCAL_ERROR, Reply
 

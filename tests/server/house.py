@@ -27,8 +27,8 @@ import uvloop
 
 from smtpmaild.envelope import Destination, Envelope, Route, Rule, Transaction
 from smtpmaild.metrics import Metrics
-from smtpmaild.policy import Policy
-from smtpmaild.policy.chain import Chain, Mode
+from smtpmaild.policy import Mode, Policy
+from smtpmaild.policy.chain import Chain
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.daemon import run
 from smtpmaild.server.listener import ConnectionLimits, Door, Listener, Room, Timeouts
