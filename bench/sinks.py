@@ -29,9 +29,7 @@ from smtpmaild import queue_id, trace
 from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule
 from smtpmaild.sink import Outcome, Sink
 from smtpmaild.sink.builtin import SinkOptions, build
-from smtpmaild.sink.discard import DiscardOptions
-from smtpmaild.sink.maildir import MaildirOptions
-from smtpmaild.sink.spool import SpoolOptions
+from smtpmaild.sink.options import DiscardOptions, MaildirOptions, SpoolOptions
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import RECIPIENT_OK, Reply

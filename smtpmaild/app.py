@@ -61,8 +61,8 @@ from smtpmaild.service import LookUp, Service
 from smtpmaild.sink import Sink
 from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.completing import CompletingSink
-from smtpmaild.sink.discard import DiscardOptions
 from smtpmaild.sink.enqueue import EnqueueSink
+from smtpmaild.sink.options import DiscardOptions
 from smtpmaild.sink.reporting import ReportingSink
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.address import Address

@@ -9,8 +9,8 @@ the writer in blocks, and False says "enough for now, I call drained() when you 
 to the writer, which creates in tmp/, writes, syncs, renames into new/, syncs new/, and only then posts `done(250)`.
 A crash between any two of these steps leaves at most a file in tmp/, which nobody reads and the next start sweeps.
 
-Adding one: a file here with the class and its `Options` (a pydantic model, what the YAML accepts under `deliver_to`
-for its `type`), and one line in the BUILTIN table in builtin.py.
+Adding one: a file here with the class, its `Options` in options.py (a pydantic model, what the YAML accepts under
+`deliver_to` for its `type`), and one line in the BUILTIN table in builtin.py.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from smtpmaild.sink import Sink
-from smtpmaild.sink.discard import DiscardOptions, DiscardSink
+from smtpmaild.sink.discard import DiscardSink
 from smtpmaild.sink.folder import Template, why_not_writable
-from smtpmaild.sink.maildir import MaildirOptions, MaildirSink
-from smtpmaild.sink.spool import SpoolOptions, SpoolSink
+from smtpmaild.sink.maildir import MaildirSink
+from smtpmaild.sink.options import DiscardOptions, MaildirOptions, SpoolOptions
+from smtpmaild.sink.spool import SpoolSink
 from smtpmaild.sink.writer import Writer
 
 SinkOptions = MaildirOptions | SpoolOptions | DiscardOptions

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict
 
 from smtpmaild.envelope import Destination, Envelope
 from smtpmaild.sink import Delivery, Outcome, Post
+from smtpmaild.sink.options import DiscardOptions
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
-
-
-class DiscardOptions(BaseModel):
-    """What `type: discard` takes under deliver_to: nothing more."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["discard"]
 
 
 class DiscardSink:

@@ -22,30 +22,16 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, Field
 
 from smtpmaild import trace
 from smtpmaild.envelope import BodyType, Destination, Envelope
 from smtpmaild.sink import Delivery
 from smtpmaild.sink.delivery import Copy, FileDelivery
 from smtpmaild.sink.files import FileSink
-from smtpmaild.sink.folder import check_template
-from smtpmaild.sink.options import FileOptions
+from smtpmaild.sink.options import MaildirOptions
 from smtpmaild.sink.writer import Health, Writer
 
 _counter = itertools.count(int.from_bytes(os.urandom(2), "big"))
-
-
-class MaildirOptions(FileOptions):
-    """What `type: maildir` takes under deliver_to."""
-
-    type: Literal["maildir"]
-    path: Annotated[str, AfterValidator(check_template)] = Field(
-        description="The Maildir, with {domain}, {mailbox} and {subaddress}: var/mail/{domain}/{mailbox}."
-    )
-    delivered_to: bool = Field(True, description="Put a Delivered-To field with the recipient in front of the message.")
 
 
 class MaildirSink(FileSink):

@@ -1,13 +1,18 @@
-"""Types that the Options of stores share: what the YAML may say, and the values it becomes."""
+"""What each kind of store takes under deliver_to, and the types these models share.
+
+Apart from the stores themselves because those may be compiled, and a model of pydantic may not.
+"""
 
 from __future__ import annotations
 
 import grp
 import pwd
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from smtpmaild.sink.folder import check_template
 
 _MODE = r"^0[0-7]{3,4}$"
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|d|)\s*", re.ASCII)
@@ -69,3 +74,34 @@ class FileOptions(BaseModel):
         36 * 3600.0,
         description="At start, files in tmp/ that a crash left are removed when nobody touched them so long.",
     )
+
+
+def _check_path(template: str) -> str:
+    return check_template(template, ("domain",))
+
+
+class MaildirOptions(FileOptions):
+    """What `type: maildir` takes under deliver_to."""
+
+    type: Literal["maildir"]
+    path: Annotated[str, AfterValidator(check_template)] = Field(
+        description="The Maildir, with {domain}, {mailbox} and {subaddress}: var/mail/{domain}/{mailbox}."
+    )
+    delivered_to: bool = Field(True, description="Put a Delivered-To field with the recipient in front of the message.")
+
+
+class SpoolOptions(FileOptions):
+    """What `type: spool` takes under deliver_to."""
+
+    type: Literal["spool"]
+    path: Annotated[str, AfterValidator(_check_path)] = Field(
+        description="The directory; may hold {domain}: one directory for each."
+    )
+
+
+class DiscardOptions(BaseModel):
+    """What `type: discard` takes under deliver_to: nothing more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["discard"]

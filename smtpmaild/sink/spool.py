@@ -30,31 +30,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal
-
-from pydantic import AfterValidator, Field
 
 from smtpmaild import trace
 from smtpmaild.envelope import NO_PARAMETERS, Destination, Envelope
 from smtpmaild.sink import Delivery
 from smtpmaild.sink.delivery import Copy, FileDelivery
 from smtpmaild.sink.files import FileSink
-from smtpmaild.sink.folder import check_template
-from smtpmaild.sink.options import FileOptions
+from smtpmaild.sink.options import SpoolOptions
 from smtpmaild.sink.writer import Health, Writer
-
-
-def _check_path(template: str) -> str:
-    return check_template(template, ("domain",))
-
-
-class SpoolOptions(FileOptions):
-    """What `type: spool` takes under deliver_to."""
-
-    type: Literal["spool"]
-    path: Annotated[str, AfterValidator(_check_path)] = Field(
-        description="The directory; may hold {domain}: one directory for each."
-    )
 
 
 class SpoolSink(FileSink):

@@ -13,8 +13,7 @@ from smtpmaild.config.listeners import ExtensionKeyword
 from smtpmaild.config.models import Config as ConfigModel
 from smtpmaild.config.schema import config_schema
 from smtpmaild.delivery.builtin import BUILTIN
-from smtpmaild.sink.maildir import MaildirOptions
-from smtpmaild.sink.spool import SpoolOptions
+from smtpmaild.sink.options import MaildirOptions, SpoolOptions
 from smtpmaild.smtp.extension import EXTENSIONS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from smtpmaild.config import Config, ConfigError, load, load_text
 from smtpmaild.config.sockets import TcpAddress, UnixAddress
 from smtpmaild.delivery.smtp import SmtpOptions
-from smtpmaild.sink.maildir import MaildirOptions
+from smtpmaild.sink.options import MaildirOptions
 
 SMALL = """\
 listeners:

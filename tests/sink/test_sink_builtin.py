@@ -11,9 +11,8 @@ from stores import RecordingLog, make_envelope, to
 
 from smtpmaild.sink import Outcome, files
 from smtpmaild.sink.builtin import BUILTIN, SinkOptions, build, writable
-from smtpmaild.sink.discard import DiscardOptions
-from smtpmaild.sink.maildir import MaildirOptions, MaildirSink
-from smtpmaild.sink.spool import SpoolOptions
+from smtpmaild.sink.maildir import MaildirSink
+from smtpmaild.sink.options import DiscardOptions, MaildirOptions, SpoolOptions
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED
 
