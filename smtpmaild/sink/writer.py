@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from smtpmaild.facts import Log
 from smtpmaild.sink import Post, disk
@@ -83,12 +83,15 @@ class Folder(Protocol):
         ...
 
 
-class Fault(NamedTuple):
+class Fault:
     """Why something could not be stored: the step that failed, and where."""
 
-    step: str
-    path: str
-    error: OSError
+    __slots__ = ("error", "path", "step")
+
+    def __init__(self, step: str, path: str, error: OSError) -> None:
+        self.step = step
+        self.path = path
+        self.error = error
 
 
 class Job(Protocol):
@@ -412,8 +415,9 @@ class _Committer:
         self._note(Fault(step, path, error))
 
     def _note(self, fault: Fault) -> None:
-        step, path, error = fault
-        failure = self._failures.setdefault((step, error.errno or 0), _Failure(path, str(error.strerror or error)))
+        error = fault.error
+        failure = _Failure(fault.path, str(error.strerror or error))
+        failure = self._failures.setdefault((fault.step, error.errno or 0), failure)
         failure.messages += 1
 
     def _report(self) -> None:
