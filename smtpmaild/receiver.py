@@ -432,16 +432,19 @@ class Receiver:
     def _ask_each(self, event: EndOfData) -> Result | Awaitable[Result]:
         transaction, content = self._in_transaction(), self._in_reception().content
         verdicts: list[Reply] = []
-        answers = (
-            self.chain.ask(self.service.recipient_steps, self.session, transaction, content, recipient.address)
-            for recipient in transaction.envelope.recipients
-            if not self._is_stopped  # nobody is left to hear about those who are still to be asked about
-        )
+        answers = self._answers(transaction, content)
         for answer in answers:
             if not (answer is None or isinstance(answer, Reply)):
                 return self._ask_rest(answer, answers, verdicts, event)
             verdicts.append(answer or event.success)
         return self._each_decided(verdicts)
+
+    def _answers(self, transaction: Transaction, content: Content) -> Iterator[Answer]:
+        # One by one, so not a generator expression: mypyc would ask all of them at once.
+        for recipient in transaction.envelope.recipients:
+            if self._is_stopped:
+                return  # nobody is left to hear about those who are still to be asked about
+            yield self.chain.ask(self.service.recipient_steps, self.session, transaction, content, recipient.address)
 
     async def _ask_rest(
         self, waiting: Awaitable[Verdict], answers: Iterator[Answer], verdicts: list[Reply], event: EndOfData
