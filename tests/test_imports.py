@@ -130,6 +130,10 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "sendmail": Allowed(
         ours=("smtp.*", "envelope", "facts", "idn", "queue_id"), banned=LOOP_AND_SOCKETS - {"selectors", "socket"}
     ),
+    # HTTP for the operator's eyes, whatever it shows
+    "web": Allowed(
+        ours=("facts", "server.sockets"), others=("starlette", "uvicorn"), banned=ANY_OF_THE_STANDARD_LIBRARY
+    ),
     # the file, the log, the one who knows them all
     "config": Allowed(
         ours=("smtp.*", "policy.builtin", "policy.options", "policy.senders", "sink.builtin", "sink.folder", "routing")
