@@ -18,6 +18,7 @@ RUN apt-get update \
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY smtpmaild smtpmaild
+COPY docs/man docs/man
 # Two environments: pip works from one of them and leaves nothing of itself in the other, which is what ships.
 RUN python3 -m venv /tmp/pip \
  && python3 -m venv --without-pip /opt/smtpmaild \

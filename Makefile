@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint types coverage soak bench bench-tls schema clean
+.PHONY: run test lint types coverage soak bench bench-tls schema docs clean
 
 # config/smtp.yaml listens on loopback only, so that trying it out as root is no risk.
 run: $(VENV)/.installed
@@ -38,8 +38,13 @@ bench: $(VENV)/.test-installed
 bench-tls: $(VENV)/.test-installed
 	$(BIN)/python bench/tls.py
 
-schema: $(VENV)/.installed
+# What is made from the models: the schema for editors, and the pages of the reference.
+schema: docs
 	$(BIN)/smtpmaild schema > smtpmaild/config/smtpmaild.schema.json
+
+# docs/configuration.md, docs/commands.md and docs/man, from the models and the commands.
+docs: $(VENV)/.installed
+	cd docs && ../$(BIN)/python -m generate
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
