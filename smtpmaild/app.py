@@ -54,7 +54,7 @@ from smtpmaild.sendmail.pickup import LOOK_SECONDS, PickUp
 from smtpmaild.server import sockets
 from smtpmaild.server.dovecot import DovecotSocket, mechanisms_of
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
-from smtpmaild.server.plan import Companion, ListenerPlan, Plan
+from smtpmaild.server.plan import Companion, ListenerPlan, Plan, Vitals
 from smtpmaild.server.threads import Threads
 from smtpmaild.server.watch import Watch
 from smtpmaild.service import LookUp, Service
@@ -88,6 +88,7 @@ class App:
     companions: Sequence[Companion] = ()
     enter: Callable[[int], object] = _nothing
     retire: Callable[[], object] = _nothing
+    vitals: Callable[[], Vitals] = Vitals
 
 
 def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
@@ -128,11 +129,17 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
         companions.append(Watch(pick_up.look, log, LOOK_SECONDS))
     if certificates is not None:
         companions.append(Watch(certificates.look, log))
+    runner = relaying.runner if relaying is not None else None
+    vitals = partial(_vitals, metrics, writer, runner)
     if relaying is None:
-        return App(config, routing, sinks, doors, log, metrics, companions)
+        return App(config, routing, sinks, doors, log, metrics, companions, vitals=vitals)
     companions.append(relaying.runner)
     enter, retire = relaying.store.enter, relaying.runner.retire
-    return App(config, routing, sinks, doors, log, metrics, companions, enter, retire)
+    return App(config, routing, sinks, doors, log, metrics, companions, enter, retire, vitals)
+
+
+def _vitals(metrics: Metrics, writer: Writer, runner: Runner | None) -> Vitals:
+    return Vitals(metrics.counters(), writer.held, runner.destinations() if runner is not None else {})
 
 
 def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str, Sink]:
@@ -414,7 +421,22 @@ def plan(
         enter=app.enter,
         retire=app.retire,
         handshakes=config.tls.handshakes,
+        vitals=app.vitals,
+        sections=_sections(config),
     )
+
+
+def _sections(config: Config) -> Mapping[str, Mapping[str, object]]:
+    """What the file says, part by part; what has a name stands under it."""
+    return {name: _parts(getattr(config, name)) for name in Config.model_fields}
+
+
+def _parts(value: object) -> Mapping[str, object]:
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, tuple) and value:
+        return {one.name: one for one in value}
+    return {"": value} if value != () else {}
 
 
 def _log_like(config: Config, stream: LogStream) -> Log:

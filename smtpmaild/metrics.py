@@ -41,3 +41,9 @@ class Metrics:
     def snapshot(self) -> dict[str, int]:
         """All counters by name, as they are now."""
         return asdict(self)
+
+    def counters(self) -> dict[str, int]:
+        """Those that never go down: what they come to in several workers, ended ones included, is their sum."""
+        counters = asdict(self)
+        del counters["sessions_open"]
+        return counters

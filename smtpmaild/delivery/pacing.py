@@ -78,6 +78,18 @@ class Pacing:
         pace = self._paces.get(destination)
         return pace is not None and pace.dead_until > 0
 
+    def destinations(self, most: int) -> dict[str, dict[str, float]]:
+        """What is known of them, at most so many: the dead ones first, then those with most in flight.
+
+        in_flight: deliveries.  window: how many there may be.  dead_until: when the next probe is due, in the clock of
+        `now`; 0 while it lives.
+        """
+        known = sorted(self._paces.items(), key=lambda item: (-item[1].dead_until, -item[1].in_flight))
+        return {
+            name: {"in_flight": pace.in_flight, "window": int(pace.window), "dead_until": pace.dead_until}
+            for name, pace in known[:most]
+        }
+
     def room(self, now: float, received_before: float = 0.0) -> Room:
         """For the next claim."""
         share = max(1, self._limit // max(1, self._at_work))

@@ -45,6 +45,8 @@ POLL = 1.0
 AGE_CHECK = 60.0
 #: Before a settlement that the disk refused is tried again.
 SETTLE_AGAIN = 5.0
+#: Destinations that are told of, of those that are known.
+MOST_DESTINATIONS = 200
 #: How long stop() lets deliveries go on.
 GRACE = 10.0
 
@@ -119,6 +121,10 @@ class Runner:
         if self._timer is not None:
             self._timer.cancel()
         self._let_others_claim()
+
+    def destinations(self) -> dict[str, dict[str, float]]:
+        """What is known of those that are at work or in trouble, a bounded number (Pacing.destinations)."""
+        return self._pacing.destinations(MOST_DESTINATIONS)
 
     async def stop(self) -> None:
         """Give what is under way a moment to end, put the rest back."""

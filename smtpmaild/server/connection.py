@@ -73,6 +73,11 @@ class Connection(asyncio.BufferedProtocol):
         self._ends_at = math.inf
         self.deadline = math.inf
 
+    @property
+    def ip(self) -> IpAddress | None:
+        """Of the client it is counted for."""
+        return self._ip
+
     # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

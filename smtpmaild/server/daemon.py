@@ -1,7 +1,7 @@
 """The daemon from its first to its last act: `run(plan)`.
 
 Order: who we shall be is settled and may be refused; everything is bound; privileges go; stores are prepared as the
-user who will write to them; then one worker serves in this process, or several under a supervisor.
+user who will write to them; then one worker serves in this process, or several processes under a supervisor.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def run(plan: Plan, environment: MutableMapping[str, str] = os.environ) -> int:
         # From here on who reads "listening" may send signals; they wait until somebody hears them.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         log_listening(plan, sockets)
-        if plan.workers == 1:
-            sockets = serve_alone(plan, sockets, notifier)
-        else:
+        if plan.is_supervised:
             sockets = Supervisor(plan, sockets, notifier).run()
+        else:
+            sockets = serve_alone(plan, sockets, notifier)
     finally:
         sockets.close_all_but()
     plan.log.info("stopped")

@@ -12,23 +12,28 @@ In which process what is called:
 | enter()               | in every worker of several, before the next two                                         |
 | sinks: start(), stop()| in every process that serves the plan: before its first connection, after its last one  |
 | companions            | as sinks, but in the event loop: start() after them, stop() when the sessions have ended|
-| reload()              | with one worker in a thread of it, else in the supervisor                               |
+| vitals()              | in the loop of a worker, once a second, where there is an attendant                     |
+| attendant: companions | in the attendant (attendant.py), which is forked like a worker                          |
+| reload()              | with one worker and no attendant in a thread of it, else in the supervisor              |
 
-The supervisor of several workers forks, so it has no thread: the log must work before log_start() too, by writing at
-once.
+The supervisor forks, so it has no thread: the log must work before log_start() too, by writing at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from smtpmaild.facts import Log
 from smtpmaild.server.listener import Door
 from smtpmaild.server.sockets import Address
 from smtpmaild.sink import Sink
+
+if TYPE_CHECKING:
+    from smtpmaild.server.house import House
 
 
 def _nothing() -> None:
@@ -37,6 +42,10 @@ def _nothing() -> None:
 
 def _ignore(_: int) -> None:
     pass
+
+
+#: Connections to the attendant that the kernel keeps until it accepts them.
+ATTENDANT_BACKLOG = 64
 
 
 class Companion(Protocol):
@@ -62,6 +71,32 @@ class ListenerPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Vitals:
+    """What the rooms of a worker say of themselves, for its pulse; all of it is written as JSON.
+
+    counters: numbers that only grow while the process lives, lists of them (histograms), and mappings of more; they are
+    added up over all workers, ended ones included.  memory: bytes of messages in flight.  destinations: what the runner
+    of the queue knows of each, a bounded number.
+    """
+
+    counters: Mapping[str, Any] = field(default_factory=dict)
+    memory: int = 0
+    destinations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AttendantPlan:
+    """What the attendant serves.
+
+    addresses: (name, where it listens); bound with those of the listeners, before privileges go.  companions: called in
+    the attendant with the house and a look-up of the sockets of an address; what serves there.
+    """
+
+    addresses: tuple[tuple[str, Address], ...]
+    companions: Callable[[House, Callable[[Address], Sequence[socket.socket]]], Sequence[Companion]]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """One reading of the configuration.
 
@@ -74,6 +109,9 @@ class Plan:
 
     enter: called with the number of the worker, from 0, where there are several.  retire: called
     in the loop when no more connections come in by this plan: what its companions do by themselves is for the next one.
+
+    attendant: who answers the operator; None: nobody.  vitals: what a worker says of itself.  sections: what the file
+    says, section by section and part by part, in values that can be compared: to tell what a reload changed.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -95,8 +133,23 @@ class Plan:
     handshakes: int = 16
     enter: Callable[[int], object] = _ignore
     retire: Callable[[], object] = _nothing
+    attendant: AttendantPlan | None = None
+    vitals: Callable[[], Vitals] = Vitals
+    sections: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     @property
     def sockets(self) -> list[tuple[str, Address, int]]:
         """(listener, address, backlog) of everything that is to be bound."""
-        return [(one.name, address, one.backlog) for one in self.listeners for address in one.addresses]
+        ours = [(one.name, address, one.backlog) for one in self.listeners for address in one.addresses]
+        others = self.attendant.addresses if self.attendant is not None else ()
+        return ours + [(name, address, ATTENDANT_BACKLOG) for name, address in others]
+
+    @property
+    def for_attendant(self) -> frozenset[Address]:
+        """What of the sockets no worker accepts from."""
+        return frozenset(address for _, address in self.attendant.addresses) if self.attendant else frozenset()
+
+    @property
+    def is_supervised(self) -> bool:
+        """Its processes need a parent that looks after them."""
+        return self.workers > 1 or self.attendant is not None

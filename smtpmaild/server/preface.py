@@ -37,6 +37,11 @@ class Preface(asyncio.BufferedProtocol):
         self._wanted = SHORTEST
         self.deadline = math.inf
 
+    @property
+    def ip(self) -> None:
+        """Of whom it will be, nobody has said yet."""
+        return None
+
     # What the loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -13,7 +13,7 @@ import os
 import pwd
 import socket
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,12 +33,14 @@ class TcpAddress:
 
 @dataclass(frozen=True, slots=True)
 class UnixAddress:
-    """path: of the socket file.  mode, owner, group: of that file when it is made; "" for ours."""
+    """path: of the socket file.  mode, owner, group: of that file when it is made; "" for ours.  makes_folder: where it
+    is missing."""
 
     path: str
     mode: int = field(default=0o660, compare=False)
     owner: str = field(default="", compare=False)
     group: str = field(default="", compare=False)
+    makes_folder: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return self.path
@@ -179,19 +181,30 @@ class SocketTable:
             if sock.family != socket.AF_UNIX and sock.getsockname()[1] == address.forbidden_port:
                 raise SocketError(listener, address, f"port {address.forbidden_port} is not for its protocol")
 
-    def close_all_but(self, kept: SocketTable | None = None) -> None:
-        """Close every socket whose address is not in the other table, and remove the files of Unix sockets.
+    def __contains__(self, address: object) -> bool:
+        return address in self._sockets
+
+    def close_all_but(self, kept: Container[Address] = ()) -> None:
+        """Close every socket whose address is not among these, and remove the files of Unix sockets.
 
         Inherited sockets stay open: connections wait in them for the next one who serves.
         """
         for address in self._sockets:
-            if (kept is not None and address in kept._sockets) or isinstance(address, InheritedAddress):
+            if address in kept or isinstance(address, InheritedAddress):
                 continue
             identity = self._files.pop(address, None)
             if isinstance(address, UnixAddress) and identity is not None:
                 _remove_file(address.path, identity)
             for sock in self.get(address):
                 sock.close()
+
+    def leave_to_others(self, addresses: Iterable[Address]) -> None:
+        """In a child after the fork: close what other processes accept from; the files are not ours."""
+        for address in addresses:
+            self._files.pop(address, None)
+            for sock in self.get(address):
+                sock.close()
+            del self._sockets[address]
 
     def become_share(self, worker: int, workers: int) -> None:
         """In a worker after the fork: close what other workers accept from; Unix sockets' files are not ours.
@@ -261,6 +274,8 @@ def _bind_group(family: int, name: Any, copies: int, sockets: list[socket.socket
 
 
 def _bind_unix(address: UnixAddress, backlog: int) -> socket.socket:
+    if address.makes_folder:
+        os.makedirs(os.path.dirname(address.path), 0o755, exist_ok=True)
     _remove_stale(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

@@ -1,4 +1,4 @@
-"""The parent of several workers: binds before them, starts them, replaces those that die, and ends them.
+"""The parent of workers and attendant: binds before them, starts them, replaces those that die, and ends them.
 
 A plain process without loop and without threads, so that it can fork at any time. It accepts no connection and reads
 no mail; what it holds is the listening sockets, so a worker that dies closes no door and a new one finds it open.
@@ -10,6 +10,8 @@ no mail; what it holds is the listening sockets, so a worker that dies closes no
 | SIGHUP          | the next plan is read. A good one gets workers of its own; when all of them accept, the     |
 |                 | workers before them retire: they accept no more and see their sessions through              |
 
+The attendant (attending.py) may order what the signals do. It ends after the workers.
+
 A worker holds two pipes: in one it says that it accepts, and every second that it lives; the other is closed by the
 kernel when the supervisor dies, and then the worker drains.
 """
@@ -18,32 +20,34 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import math
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import NoReturn
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
 
 from smtpmaild import queue_id
 from smtpmaild.facts import Log
+from smtpmaild.server.attending import Attending
 from smtpmaild.server.counts import Counts
+from smtpmaild.server.differences import differences
+from smtpmaild.server.house import Post, Reload, State
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
+from smtpmaild.server.restarts import next_delay
 from smtpmaild.server.sockets import SocketTable
-from smtpmaild.server.worker import SIGNALS, Worker, log_listening, next_plan, serve
+from smtpmaild.server.worker import SIGNALS, Worker, log_listening, next_plan, restart_needed, serve
 
-#: Between the death of a worker and its successor: the first wait, doubled up to the last while they keep dying.
-FIRST_DELAY = 0.1
-LAST_DELAY = 30.0
-#: A worker that lived so long had no trouble with its start.
-GOOD_LIFE = 60.0
 #: Beyond the limit for draining: what stores may take to finish.
 KILL_MARGIN = 10.0
 #: After the second signal.
 LAST_MOMENT = 2.0
+#: For the last answers of the attendant, when the workers have ended.
+FAREWELL = 5.0
 #: A worker says every second that it lives; one that was silent for so long does not, for the watchdog.
 SILENCE = 10.0
 
@@ -80,10 +84,15 @@ class Channel:
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """The place of one worker, and who is in it. pid: 0 while it is empty.  row: its column of the counts."""
+    """The place of one worker, and who is in it. pid: 0 while it is empty.  row: its column of the counts.
+
+    worker: which of all that there have been.  born_at: seconds since the epoch.
+    """
 
     row: int
     pid: int = 0
+    worker: int = 0
+    born_at: float = 0.0
     channel: int = -1
     is_ready: bool = False
     started_at: float = 0.0
@@ -143,6 +152,11 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._signals, self._wakeup = _pipe()
         self._life, self._our_life = _pipe()
+        self._workers = itertools.count(1)
+        self._born_at = time.time()
+        self._deaths = 0
+        self._reloaded: Reload | None = None
+        self._attending = Attending(self._selector, self._life, self._leave_ours, self._obey)
 
     @property
     def _current(self) -> _Generation:
@@ -161,10 +175,13 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         gc.collect()
         gc.freeze()  # workers share these pages with us as long as no collector writes to them
+        self._tell_state()
+        self._attending.serve(self._current.plan, self._current.sockets)
         try:
             while not self._stops or any(generation.pids for generation in self._generations):
                 self._look_after(time.monotonic())
                 self._wait()
+            self._end_attendants()
         finally:
             signal.set_wakeup_fd(-1)
             self._selector.close()
@@ -175,8 +192,8 @@ class Supervisor:
     def _wait(self) -> None:
         """Until a signal comes, a worker has something to say, or something is due."""
         now = time.monotonic()
-        vacant = () if self._stops else [place.start_at for place in self._current.places if not place.pid]
-        due = min(now + 1.0, self._kill_at, *vacant)
+        vacant = [] if self._stops else [place.start_at for place in self._current.places if not place.pid]
+        due = min(now + 1.0, self._kill_at, self._attending.start_at, *vacant)
         for key, _ in self._selector.select(max(0.0, due - now)):
             if key.fd == self._signals:
                 # Two of one kind may have become one, as signals do; who sends a second SIGTERM waits for a moment.
@@ -184,7 +201,8 @@ class Supervisor:
                     if number in _ON_SIGNAL:
                         _ON_SIGNAL[number](self)
             else:
-                self._hear(*key.data)
+                hear, *whom = key.data
+                hear(*whom)
 
     def _look_after(self, now: float) -> None:
         """Do what is due."""
@@ -195,6 +213,7 @@ class Supervisor:
         elif now >= self._kill_at:
             self._kill_at = math.inf
             self._tell(signal.SIGKILL, *self._generations)
+        self._attending.look_after(now)
         if self._is_watched_well(now):
             self._notifier.ping(now)
 
@@ -214,6 +233,8 @@ class Supervisor:
     def _start(self, generation: _Generation, place: _Place) -> None:
         ours, theirs = _pipe()
         generation.rows.counts.clear(place.row)
+        self._attending.prepare(generation.plan)
+        place.worker = next(self._workers)
         # The child keeps signals waiting until it can do with them what they mean there.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         pid = os.fork()
@@ -223,30 +244,39 @@ class Supervisor:
         os.close(theirs)
         place.pid, place.channel, place.is_ready = pid, ours, False
         place.started_at = place.heard_at = time.monotonic()
-        self._selector.register(ours, selectors.EVENT_READ, (generation, place))
+        place.born_at = time.time()
+        self._selector.register(ours, selectors.EVENT_READ, (self._hear, generation, place))
         generation.plan.log.info("worker_started", worker=pid)
+        self._tell_state()
 
     def _be_worker(self, generation: _Generation, place: _Place, channel: int) -> NoReturn:
         """In the child: never returns, so that nothing of the supervisor's is done twice."""
-        status = _EX_SOFTWARE
+        status, plan = _EX_SOFTWARE, generation.plan
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            self._selector.close()
-            inherited = [one.channel for other in self._generations for one in other.places if one.pid]
-            for descriptor in (self._signals, self._wakeup, self._our_life, *inherited):
-                os.close(descriptor)
+            self._leave_ours()
+            self._attending.leave()
             queue_id.reseed()
             number = generation.places.index(place)
+            generation.sockets.leave_to_others(plan.for_attendant)
             generation.sockets.become_share(number, len(generation.places))
-            generation.plan.enter(number)
+            plan.enter(number)
             counts = generation.rows.counts.worker(place.row)
-            serve(generation.plan, generation.sockets, counts, Channel(channel), self._connect)
+            heart = self._attending.heart(place.worker, plan)
+            serve(plan, generation.sockets, counts, Channel(channel), self._connect, heart)
             status = 0
         except BaseException:
-            generation.plan.log.exception("worker_failed")
+            plan.log.exception("worker_failed")
         finally:
             os._exit(status)
+
+    def _leave_ours(self) -> None:
+        """In a child: close what is the supervisor's alone."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._selector.close()
+        inherited = [one.channel for other in self._generations for one in other.places if one.pid]
+        for descriptor in (self._signals, self._wakeup, self._our_life, *inherited):
+            os.close(descriptor)
 
     def _connect(self, worker: Worker, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGINT, signal.SIGHUP):
@@ -283,6 +313,10 @@ class Supervisor:
             self._is_starting = False
             for old in self._generations[:-1]:
                 self._retire(old)
+            self._tell_state()
+            if self._reloaded is not None and self._reloaded.is_good:
+                self._note_reload(replace(self._reloaded, is_done=True))
+            self._attending.serve(current.plan, current.sockets)
         self._notifier.ready(self._status())
 
     def _retire(self, old: _Generation) -> None:
@@ -307,6 +341,7 @@ class Supervisor:
                 return
             if not pid:
                 return
+            self._attending.bury(pid, os.waitstatus_to_exitcode(wait_status))
             for generation in [*self._generations]:
                 for place in generation.places:
                     if place.pid == pid:
@@ -324,11 +359,13 @@ class Supervisor:
         if self._stops or generation.is_retiring:
             generation.plan.log.info("worker_ended", worker=pid, reason=reason)
             self._forget_if_empty(generation)
+            self._tell_state()
             return
-        lived = now - place.started_at
-        place.delay = FIRST_DELAY if lived >= GOOD_LIFE else min(max(2 * place.delay, FIRST_DELAY), LAST_DELAY)
+        place.delay = next_delay(place.delay, now - place.started_at)
         place.start_at = now + place.delay
+        self._deaths += 1
         generation.plan.log.error("worker_died", worker=pid, reason=reason, restart_in=place.delay)
+        self._tell_state()
         self._notifier.status(self._status())
 
     def _forget_if_empty(self, generation: _Generation) -> None:
@@ -353,28 +390,88 @@ class Supervisor:
             self._log.info("stopping", seconds=seconds)
             self._notifier.stopping("waiting for sessions to end")
             self._tell(signal.SIGTERM, *self._generations)
-            self._current.sockets.close_all_but()
+            self._current.sockets.close_all_but(self._current.plan.for_attendant)
             self._kill_at = time.monotonic() + seconds + KILL_MARGIN
+            self._tell_state()
         else:
             self._tell(signal.SIGQUIT, *self._generations)
             self._kill_at = min(self._kill_at, time.monotonic() + LAST_MOMENT)
 
-    def _reload(self) -> None:
+    def _reload(self, number: int = 0) -> None:
+        """number: of the order."""
         if self._stops:
+            self._note_reload(Reload(number, time.time(), is_good=False, cause="the daemon is being stopped"))
             return
         self._notifier.reloading()
         before = self._current
         try:
-            plan = next_plan(before.plan)
+            plan = next_plan(before.plan, is_alone=False)
             sockets = before.sockets.rebind(plan.sockets, plan.workers)
         except Exception as error:  # whatever is wrong with the new one, the old one serves on
-            self._log.error("reload_refused", cause=str(error) or repr(error))
+            cause = str(error) or repr(error)
+            self._log.error("reload_refused", cause=cause)
+            self._note_reload(Reload(number, time.time(), is_good=False, cause=cause))
             self._notifier.ready(self._status())
             return
         self._is_starting = True
         self._generations.append(self._new_generation(plan, sockets))
         plan.log.info("reloaded")
         log_listening(plan, sockets)
+        changed = differences(before.plan.sections, plan.sections)
+        restart = [*restart_needed(before.plan, plan, is_alone=False)]
+        self._note_reload(Reload(number, time.time(), is_good=True, changed=changed, restart=restart))
+
+    # The attendant
+
+    def _note_reload(self, reload: Reload) -> None:
+        self._reloaded = reload
+        self._attending.tell_reload(reload)
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        places = [
+            Post(
+                place.worker,
+                place.pid,
+                number,
+                is_ready=place.is_ready,
+                is_retiring=generation.is_retiring,
+                started_at=place.born_at,
+            )
+            for generation in self._generations
+            for number, place in enumerate(generation.places)
+            if place.pid
+        ]
+        self._attending.tell_state(
+            State(
+                pid=os.getpid(),
+                started_at=self._born_at,
+                wanted=len(self._current.places),
+                deaths=self._deaths,
+                is_stopping=self._stops > 0,
+                posts=places,
+                reload=self._reloaded,
+            )
+        )
+
+    def _obey(self, order: Mapping[str, Any]) -> None:
+        """What the attendant wants."""
+        if order["order"] == "reload":
+            self._reload(order["number"])
+        elif order["order"] == "drain":
+            if not self._stops:
+                self._stop()
+            if order["now"]:
+                self._stop()
+
+    def _end_attendants(self) -> None:
+        """The workers have ended: it may say so, and end."""
+        self._tell_state()
+        until = time.monotonic() + FAREWELL
+        self._attending.end()
+        while self._attending.pids and time.monotonic() < until:
+            self._wait()
+        self._attending.kill()
 
 
 def _pipe() -> tuple[int, int]:

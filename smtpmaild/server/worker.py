@@ -23,8 +23,10 @@ import asyncio
 import gc
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from enum import IntEnum
+from functools import partial
 from typing import Any, Protocol
 
 from smtpmaild.facts import Log
@@ -33,6 +35,7 @@ from smtpmaild.server.handshakes import Handshakes
 from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Companion, Plan
+from smtpmaild.server.pulse import Heart
 from smtpmaild.server.sockets import SocketTable, name_of
 from smtpmaild.server.unraisable import log_unraisable
 from smtpmaild.sink import Sink
@@ -179,11 +182,13 @@ class Worker:
         counts: WorkerCounts,
         superior: Superior,
         loop: asyncio.AbstractEventLoop,
+        heart: Heart | None = None,
     ) -> None:
         self.sockets = sockets
         self._loop = loop
         self._counts = counts
         self._superior = superior
+        self._heart = heart
         self._room = Room.of_this_process()
         self._current = Generation(plan, counts, self._room, loop)
         self._old: dict[Generation, asyncio.Task[None]] = {}
@@ -214,6 +219,7 @@ class Worker:
         self._superior.stopping("waiting for sessions to end")
         await asyncio.gather(self._current.end(self._patience), *self._old.values())
         timer.cancel()
+        self._beat()  # what was counted since the last one
 
     def drain(self) -> None:
         """Let each session end at its next command, then serve() returns."""
@@ -270,7 +276,7 @@ class Worker:
 
     async def _change_plan(self) -> None:
         before = self._current
-        plan = await asyncio.to_thread(next_plan, before.plan)
+        plan = await asyncio.to_thread(partial(next_plan, before.plan, is_alone=True))
         if self._stop.is_set():
             return
         sockets = self.sockets.rebind(plan.sockets)
@@ -293,11 +299,18 @@ class Worker:
 
     async def _tick_for_ever(self) -> None:
         while True:
+            due = self._loop.time() + _SWEEP_SECONDS
             await asyncio.sleep(_SWEEP_SECONDS)
             try:
-                await self._tick(self._loop.time())
+                now = self._loop.time()
+                self._beat(now - due)
+                await self._tick(now)
             except Exception:  # a bug; the next second may be better
                 self._log.exception("sweep_failed")
+
+    def _beat(self, lag: float = 0.0) -> None:
+        if self._heart is not None:
+            self._heart.beat([one for generation in (self._current, *self._old) for one in generation.listeners], lag)
 
     async def _tick(self, now: float) -> None:
         self._superior.ping(now)
@@ -309,22 +322,34 @@ class Worker:
                 self._log.warning("listening_again", sockets=deaf)
 
 
-def next_plan(plan: Plan) -> Plan:
-    """The plan that follows, with its stores ready. Raises whatever is wrong with it. Blocks."""
+def next_plan(plan: Plan, *, is_alone: bool) -> Plan:
+    """The plan that follows, with its stores ready. Raises whatever is wrong with it. Blocks.
+
+    is_alone: the worker has no supervisor that could give it company.
+    """
     new = plan.reload()
+    for option in restart_needed(plan, new, is_alone=is_alone):
+        new.log.warning("restart_needed", option=option)
+    for sink in new.sinks:
+        sink.prepare()
+    return replace(new, attendant=None) if is_alone else new
+
+
+def restart_needed(plan: Plan, new: Plan, *, is_alone: bool) -> Iterator[str]:
+    """Options that a reload cannot change."""
+    if is_alone and new.workers > 1:
+        yield "workers"
+    if is_alone and new.attendant is not None:
+        yield "control"
     for name, before, after in (
-        ("workers", plan.workers, new.workers),
         ("event_loop", plan.event_loop, new.event_loop),
         ("user", (plan.user, plan.group), (new.user, new.group)),
     ):
-        if before != after and (name != "workers" or 1 in (before, after)):
-            new.log.warning("restart_needed", option=name)
-    # Several workers are new processes, which count anew (supervisor.py); one alone goes on counting as it did.
-    if plan.workers == 1 and (plan.prefix_v4, plan.prefix_v6) != (new.prefix_v4, new.prefix_v6):
-        new.log.warning("restart_needed", option="network_prefix")
-    for sink in new.sinks:
-        sink.prepare()
-    return new
+        if before != after:
+            yield name
+    # Under a supervisor workers are new processes, which count anew; one alone goes on counting as it did.
+    if is_alone and (plan.prefix_v4, plan.prefix_v6) != (new.prefix_v4, new.prefix_v6):
+        yield "network_prefix"
 
 
 def log_listening(plan: Plan, sockets: SocketTable) -> None:
@@ -376,15 +401,17 @@ def serve(
     counts: WorkerCounts,
     superior: Superior,
     connect: Callable[[Worker, asyncio.AbstractEventLoop], None],
+    heart: Heart | None = None,
 ) -> SocketTable:
-    """Be a worker until it ends; the sockets that were in use last. connect: sets up what steers the worker.
+    """Be a worker until it ends; the sockets that were in use last. connect: sets up what steers the worker.  heart:
+    who sends its pulse, if anybody is there to hear it.
 
     SIGNALS are blocked when this is called, so that none comes before there is an ear for it.
     """
     plan.log_start()
     log_unraisable(plan.log)
     try:
-        return _serve(plan, sockets, counts, superior, connect)
+        return _serve(plan, sockets, counts, superior, connect, heart)
     finally:
         plan.log_stop()
 
@@ -403,10 +430,11 @@ def _serve(
     counts: WorkerCounts,
     superior: Superior,
     connect: Callable[[Worker, asyncio.AbstractEventLoop], None],
+    heart: Heart | None,
 ) -> SocketTable:
     loop = new_loop(plan)
     try:
-        worker = Worker(plan, sockets, counts, superior, loop)
+        worker = Worker(plan, sockets, counts, superior, loop, heart)
         connect(worker, loop)
         loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, SIGNALS)
         loop.run_until_complete(worker.serve())

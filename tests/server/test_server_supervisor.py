@@ -15,6 +15,7 @@ from house import PATIENCE, Client, Daemon, Facts, MemorySink, make_door, make_p
 from smtpmaild.server import supervisor
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Plan
+from smtpmaild.server.restarts import GOOD_LIFE
 from smtpmaild.server.sockets import InheritedSockets, SocketTable
 from smtpmaild.server.supervisor import Channel, Supervisor
 
@@ -279,7 +280,7 @@ def test_delay_grows_to_its_limit_and_a_good_life_resets_it(
 ) -> None:
     place = parent._current.places[0]
     delays = []
-    for lived in [0.0] * 10 + [supervisor.GOOD_LIFE, 0.0]:
+    for lived in [0.0] * 10 + [GOOD_LIFE, 0.0]:
         reading, writing = os.pipe()
         os.close(writing)
         place.pid, place.channel, place.started_at = 12345, reading, time.monotonic() - lived
