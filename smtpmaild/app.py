@@ -97,7 +97,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
-    relaying = build_relaying(config, routing, sinks, writer, log) if config.needs_queue else None
+    relaying = build_relaying(config, routing, sinks, writer, log, metrics) if config.needs_queue else None
     stores = sinks if relaying is None else relaying.stores
     signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
     certificates = build_certificates(config, log)
@@ -165,7 +165,9 @@ class Relaying:
     stores: Mapping[str, Sink]
 
 
-def build_relaying(config: Config, routing: Routing, sinks: dict[str, Sink], writer: Writer, log: Log) -> Relaying:
+def build_relaying(
+    config: Config, routing: Routing, sinks: dict[str, Sink], writer: Writer, log: Log, metrics: Metrics
+) -> Relaying:
     """What mail that travels on needs. sinks: get the queue as one of them."""
     queue = config.queue
     store = SqliteQueue(queue.path, log, workers=worker_count(config))
@@ -184,6 +186,7 @@ def build_relaying(config: Config, routing: Routing, sinks: dict[str, Sink], wri
         log,
         Schedule(queue.retry_first, queue.retry_longest, queue.max_age, queue.warn_after or 0.0),
         Pace(queue.deliveries, queue.deliveries_per_destination),
+        metrics=metrics,
     )
     return Relaying(store, sink, runner, {**told, QUEUE: sink})
 

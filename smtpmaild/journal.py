@@ -13,13 +13,20 @@ from types import MappingProxyType
 from smtpmaild.auth import Authenticated, Failed
 from smtpmaild.envelope import Session, Transaction
 from smtpmaild.facts import Log
-from smtpmaild.metrics import Metrics
+from smtpmaild.metrics import OTHER, Metrics
 from smtpmaild.smtp.reply import Reply
 
 #: Refusals kept for the session's log event; a peer that collects more has made its point.
 _REFUSALS_LOGGED = 100
 #: First digit of the reply to a message -> its event in the log.
 _CONCLUSIONS = {2: "message_accepted", 4: "message_deferred", 5: "message_refused"}
+#: The same -> its name among the counters.
+_RESULTS = {2: "accepted", 4: "deferred", 5: "refused"}
+#: Verbs whose refusals are counted apart. What a client makes up is not one.
+_VERBS = frozenset(
+    {"EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP"}
+    | {"STARTTLS", "AUTH", "XFORWARD", "XCLIENT"}
+)
 _NO_FACTS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -39,6 +46,7 @@ class Journal:
         """A command was refused; the log hears of it when the session is over."""
         session = self._session
         session.refused_recipients += command == "RCPT"
+        self._metrics.refusals.count(command, _short(reply), session.decided_by)
         if len(self.refusals) >= _REFUSALS_LOGGED:
             return
         note = {"command": command, "argument": argument, "reply": str(reply), "rule": session.decided_by}
@@ -59,6 +67,7 @@ class Journal:
         else:
             metrics.messages_deferred += 1
         envelope = transaction.envelope
+        metrics.messages_by_listener.count(envelope.listener, _RESULTS[reply.code // 100])
         recipients = envelope.recipients
         self._log.info(
             _CONCLUSIONS[reply.code // 100],
@@ -96,7 +105,12 @@ class Journal:
 
     def closed(self, reason: str, refused_commands: Sequence[tuple[str, Reply]]) -> None:
         """The session is over. refused_commands: by the protocol."""
-        session = self._session
+        session, metrics = self._session, self._metrics
+        seconds = time.time() - self._started_at
+        metrics.sessions_by_listener.count(session.listener)
+        metrics.session_seconds.observe(seconds)
+        for line, reply in refused_commands:
+            metrics.refusals.count(_verb_of(line), _short(reply), "")
         commands = {"refused_commands": [f"{line}: {reply}" for line, reply in refused_commands]}
         self._log.info(
             "session_closed",
@@ -109,7 +123,7 @@ class Journal:
             **(commands if refused_commands else _NO_FACTS),
             **self._trust_facts(),
             reason=reason,
-            seconds=round(time.time() - self._started_at, 4),
+            seconds=round(seconds, 4),
         )
 
     def _who(self) -> Mapping[str, str]:
@@ -147,3 +161,13 @@ class Journal:
         if session.user:
             facts["user"] = session.user
         return facts
+
+
+def _short(reply: Reply) -> str:
+    """Without its text: one of few."""
+    return f"{reply.code} {reply.enhanced}" if reply.enhanced else str(reply.code)
+
+
+def _verb_of(line: str) -> str:
+    verb = line.partition(" ")[0].upper()
+    return verb if verb in _VERBS else OTHER

@@ -66,7 +66,7 @@ class _Reception:
     deliveries: with the names of their sinks.  troubles: under LMTP, sinks that could not take it from the beginning.
     refusal: a verdict on the way; the rest of the body is read and dropped.  refused_by: who gave it.  full:
     deliveries that asked for a break.  outcomes: what the stores said so far, by sink.  answers_later: end of data was
-    answered with WAIT.
+    answered with WAIT.  ended_at: when the stores were asked to keep it.
     """
 
     deliveries: list[tuple[str, Delivery]]
@@ -77,6 +77,7 @@ class _Reception:
     full: int = 0
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     answers_later: bool = False
+    ended_at: float = 0.0
 
     def abort(self) -> None:
         for _, delivery in self.deliveries:
@@ -471,6 +472,7 @@ class Receiver:
             success = Reply(250, "2.0.0", f"Ok: queued as {transaction.envelope.queue_id}")
 
         stores = len(reception.deliveries)
+        reception.ended_at = time.time()
 
         def done(sink: str, outcome: Outcome) -> None:
             reception.outcomes[sink] = outcome
@@ -491,6 +493,7 @@ class Receiver:
         Under LMTP to each recipient the worst of those that concern it.
         """
         reception.content.close()
+        self.service.metrics.commit_seconds.observe(time.time() - reception.ended_at)
         if transaction.envelope.is_lmtp:
             found = replies_by_recipient(transaction.envelope.recipients, reception.outcomes, reception.troubles)
             each = tuple(success if reply is None or reply.is_positive else reply for reply in found)

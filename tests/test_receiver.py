@@ -358,6 +358,33 @@ def test_recipients_are_counted_by_their_reply() -> None:
     assert [one.address.text for one in transaction_of(it).envelope.recipients] == ["mail@local.example"]
 
 
+def test_refusals_are_counted_by_verb_reply_and_rule() -> None:
+    it = desk()
+    it.says(EHLO, mail(), *[rcpt("mail@refused.example")] * 2, rcpt("mail@later.example"))
+    it.receiver.stop(
+        "", [("MAIL TO:<x>", Reply(501, "5.5.4", "Syntax")), ("GET /index.html", Reply(500, "5.5.2", "What?"))]
+    )
+    assert it.service.metrics.refusals.names == {
+        ("RCPT", "550 5.7.1", "spammers (smtp.yaml:7)"): 2,
+        ("RCPT", "450 4.7.1", "moving"): 1,
+        ("MAIL", "501 5.5.4", ""): 1,
+        ("other", "500 5.5.2", ""): 1,
+    }
+
+
+def test_sessions_and_messages_are_counted_by_listener_and_time() -> None:
+    store = Store()
+    it = desk(stores={"mail": store})
+    it.send(b"whole")
+    store.parcel.finish()
+    it.receiver.stop("")
+    metrics = it.service.metrics
+    assert metrics.messages_by_listener.names == {(it.session.listener, "accepted"): 1}
+    assert metrics.sessions_by_listener.names == {(it.session.listener,): 1}
+    assert [sum(one.counts) for one in (metrics.commit_seconds, metrics.session_seconds)] == [1, 1]
+    assert metrics.commit_seconds.total < 1.0
+
+
 def test_a_positive_verdict_does_not_skip_the_routing() -> None:
     it = desk(Says({"rcpt": WELCOME}))
     replies_ = it.says(EHLO, mail(), rcpt(), rcpt("mail@refused.example"))

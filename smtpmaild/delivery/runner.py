@@ -31,6 +31,7 @@ from typing import Protocol
 from smtpmaild.delivery import Agent, Outcome, Passed
 from smtpmaild.delivery.pacing import Pacing, is_trouble
 from smtpmaild.facts import Log
+from smtpmaild.metrics import Metrics
 from smtpmaild.queue import Claim, Entry, QueuedMessage, QueuedRecipient, Settlement, State
 from smtpmaild.queue.reports import Action, Reporter, Told
 from smtpmaild.queue.schedule import Schedule
@@ -87,6 +88,7 @@ class Runner:
         schedule: Schedule,
         pace: Pace,
         *,
+        metrics: Metrics | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -94,6 +96,7 @@ class Runner:
         self._agents = agents
         self._reporter = reporter
         self._log = log
+        self._metrics = metrics or Metrics()
         self._schedule = schedule
         self._pacing = Pacing(pace.deliveries, pace.per_destination)
         self._clock = clock
@@ -291,6 +294,10 @@ class Runner:
 
     def _result(self, claim: Claim, after: QueuedRecipient, settlement: Settlement, action: Action | None) -> _Result:
         message = claim.message
+        age = self._clock() - message.received_at
+        self._metrics.deliveries.count(after.route, _EVENTS[after.state])
+        if after.state is State.DELIVERED:
+            self._metrics.delivery_seconds.observe(age)
         self._log.info(
             _EVENTS[after.state],
             queue_id=message.queue_id,
@@ -300,7 +307,7 @@ class Runner:
             remote=after.remote,
             reply=str(after.last),
             attempts=after.attempts,
-            age=round(self._clock() - message.received_at, 3),
+            age=round(age, 3),
             **({"next_attempt": round(after.next_attempt)} if after.state is State.DEFERRED else {}),
         )
         # RFC 5321 §6.1: no notification about a notification.
@@ -316,10 +323,12 @@ class Runner:
         if not told:
             return ()
         try:
-            return await asyncio.to_thread(self._reporter, message, told)
+            reports = await asyncio.to_thread(self._reporter, message, told)
         except Exception as error:  # the mail's end does not wait for a report that cannot be made
             self._log.error("report_failed", queue_id=message.queue_id, exc_info=error)
             return ()
+        self._metrics.reports_made += len(reports)
+        return reports
 
     async def _settle(self, claim: Claim, settlements: Sequence[Settlement], reports: Sequence[Entry]) -> None:
         while await self._settled(claim, settlements, reports) is not None and not self._is_stopping:

@@ -229,6 +229,7 @@ class _Monitor:
     def _report(self, verdict: Verdict, session: Session) -> Verdict:
         if verdict is not None:
             would = _WOULD[verdict.code // 100]
+            self.metrics.monitored.count(self.policy, f"{verdict.code // 100}yz")
             self.log.info(would, **self._facts(session), reply=str(verdict))
         return None
 

@@ -15,6 +15,7 @@ from receiving import RecordingLog
 
 from smtpmaild.delivery import Agent, Outcome, Passed, runner
 from smtpmaild.delivery.runner import EXPIRED, NO_ROUTE, Pace, Runner
+from smtpmaild.metrics import Metrics
 from smtpmaild.queue import BY_MX, Entry, Query, QueuedMessage, QueuedRecipient, State
 from smtpmaild.queue.reports import Action, Told
 from smtpmaild.queue.schedule import DAY, HOUR, Schedule
@@ -73,6 +74,7 @@ class House:
         self.agents = Fakes({BY_MX: self.agent})
         self.told: list[Told] = []
         self.now = NOW
+        self.metrics = Metrics()
         self.runner = Runner(
             self.thread,
             self.agents,
@@ -80,6 +82,7 @@ class House:
             self.log,
             schedule or Schedule(),
             pace or Pace(),
+            metrics=self.metrics,
             clock=lambda: self.now,
             chance=lambda: 0.5,
         )
@@ -164,6 +167,10 @@ def test_each_recipient_has_its_own_end() -> None:
     assert found["d@y.example"].attempts == 1
     assert [(one.action, one.recipient.last) for one in house.told] == [(Action.FAILED, NO)]
     assert "report@x.example" in found
+    events = ("delivered", "bounced", "deferred")
+    assert house.metrics.deliveries.names == {(BY_MX, event): 1 for event in events}
+    assert sum(house.metrics.delivery_seconds.counts) == 1
+    assert house.metrics.reports_made == 1
 
 
 def test_nobody_is_told_about_a_report() -> None:

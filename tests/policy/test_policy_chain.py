@@ -196,6 +196,13 @@ def test_errors_are_counted(log: Recorder, session: Session) -> None:
     assert metrics.policy_errors == 2
 
 
+def test_what_would_have_been_said_is_counted(log: Recorder, session: Session) -> None:
+    metrics = Metrics()
+    chain = Chain.compile([(Says("hard", Reply(550, "5.7.1", "No")), Mode.MONITOR)], log, metrics)
+    assert ask(chain, session) is None
+    assert metrics.monitored.names == {("hard", "5yz"): 1}
+
+
 def test_broken_behind_one_that_waits_is_logged_once(log: Recorder, session: Session) -> None:
     chain = Chain.compile([(SaysLater("later", None), Mode.ENFORCE), (Breaks(), Mode.ENFORCE)], log)
     assert ask(chain, session) is LOCAL_ERROR
