@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 #: A tally has no more; what comes then is counted as OTHER.
-MOST_NAMES = 500
+MOST_NAMES = 300
 OTHER = "other"
 
 SESSION_BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from smtpmaild.facts import Log
-from smtpmaild.server.sockets import Address, InheritedSockets, SocketError, SocketTable, TcpAddress, name_of
+from smtpmaild.server.sockets import Address, InheritedSockets, SocketTable, TcpAddress, name_of
 
 #: Connections at once, live ones included; more are answered 503.
 _CONNECTIONS = 200
@@ -27,7 +28,6 @@ _HEAD = 16 * 1024
 _KEEP_ALIVE_SECONDS = 15
 #: For a client to send its request, and to take the last of its answer. uvicorn has no limit for either.
 _IDLE_SECONDS = 20.0
-_TRY_AGAIN_SECONDS = 0.2
 
 
 class Ends(Protocol):
@@ -39,9 +39,8 @@ class Ends(Protocol):
 class WebServer:
     """A web application at one address.
 
-    name: what it is called in errors.  streams: are closed before the server waits for its requests.  patience: seconds
-    to wait for an address that is in use, where one who serves it is about to leave; start() then returns before it is
-    bound.
+    name: what it is called in errors.  streams: are closed before the server waits for its requests.  sockets: those
+    of the address, where somebody else has bound them and will close them; start() binds it otherwise.
     """
 
     def __init__(
@@ -52,14 +51,14 @@ class WebServer:
         *,
         name: str = "status",
         streams: Sequence[Ends] = (),
-        patience: float = 0.0,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self._app = app
         self._address = address
         self._log = log
         self._name = name
         self._streams = streams
-        self._patience = patience
+        self._sockets = sockets
         self._table = SocketTable(InheritedSockets({}))
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
@@ -67,7 +66,7 @@ class WebServer:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, the port chosen; nothing before start() and after stop()."""
-        return [name_of(sock) for address in self._table for sock in self._table.get(address)]
+        return [name_of(sock) for sock in self._sockets]
 
     @property
     def urls(self) -> list[str]:
@@ -75,46 +74,31 @@ class WebServer:
         return [f"http://{one}/" for one in self.addresses if not one.startswith("/")]
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Bind and serve. Raises SocketError."""
+        """Bind, if that is still to be done, and serve. Raises SocketError."""
         _tell_errors_to(self._log)
-        if not self._patience:
-            self._bind()
-        self._task = loop.create_task(self._run())
+        if not self._sockets:
+            self._table = self._table.rebind([(self._name, self._address, 128)])
+            self._sockets = self._table.get(self._address)
+            self._log.info("listening", listener=self._name, address=" ".join(self.addresses))
+        self._server = _Server(_configured(self._app))
+        self._task = loop.create_task(self._run(self._server))
 
     async def stop(self) -> None:
         """Serve no more; whoever is being answered has a moment."""
         for stream in self._streams:
             stream.close()
-        task = self._task
-        if task is None:
+        if self._task is None or self._server is None:
             return
-        if self._server is None:
-            task.cancel()
-        else:
-            self._server.should_exit = True
-        await asyncio.gather(task, return_exceptions=True)
+        self._server.should_exit = True
+        await self._task
         self._table.close_all_but()
         self._table = SocketTable(InheritedSockets({}))
-        self._task = None
+        self._sockets, self._task = (), None
 
-    def _bind(self) -> None:
-        self._table = self._table.rebind([(self._name, self._address, 128)])
-        self._log.info("listening", listener=self._name, address=" ".join(self.addresses))
-
-    async def _run(self) -> None:
-        deadline = time.monotonic() + self._patience
-        while not self.addresses:
-            try:
-                self._bind()
-            except SocketError as error:
-                if time.monotonic() > deadline:
-                    self._log.error("web_server_failed", cause=str(error))
-                    return
-                await asyncio.sleep(_TRY_AGAIN_SECONDS)
-        sockets = [sock.dup() for address in self._table for sock in self._table.get(address)]
-        self._server = _Server(_configured(self._app))
+    async def _run(self, server: _Server) -> None:
         try:
-            await self._server.serve(sockets)
+            # uvicorn closes what it gets; others may still accept from ours.
+            await server.serve([sock.dup() for sock in self._sockets])
         except Exception:
             self._log.exception("web_server_failed", cause="it ended")
 

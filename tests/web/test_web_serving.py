@@ -87,38 +87,32 @@ def test_address_in_use_is_an_error_at_once() -> None:
     asyncio.run(main())
 
 
-def test_successor_waits_for_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_TRY_AGAIN_SECONDS", 0.01)
-
+def test_sockets_of_somebody_else_stay_open() -> None:
     async def main() -> None:
-        async with served(APP) as server:
-            address = TcpAddress("127.0.0.1", int(server.addresses[0].rpartition(":")[2]))
-            successor = WebServer(APP, address, RecordingLog(), patience=5.0)
-            successor.start(asyncio.get_running_loop())
-            await asyncio.sleep(0.03)
-            assert successor.addresses == []
-        while not successor.addresses:
-            await asyncio.sleep(0.01)
-        assert (await ask(successor)).status == 200
-        await successor.stop()
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            log = RecordingLog()
+            for _ in range(2):  # one after the other, as attendants come and go
+                server = WebServer(APP, LOOPBACK, log, sockets=[listening])
+                server.start(asyncio.get_running_loop())
+                assert server.addresses == [f"127.0.0.1:{listening.getsockname()[1]}"]
+                assert (await ask(server)).status == 200
+                await server.stop()
+            assert log.facts == []
 
     asyncio.run(main())
 
 
-def test_successor_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_TRY_AGAIN_SECONDS", 0.01)
+def test_a_server_that_fails_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail_to_tick(self: object, counter: int) -> bool:
+        raise LookupError("no time")
+
+    monkeypatch.setattr("uvicorn.Server.on_tick", fail_to_tick)
 
     async def main() -> None:
-        async with served(APP) as server:
-            address = TcpAddress("127.0.0.1", int(server.addresses[0].rpartition(":")[2]))
-            log = RecordingLog()
-            for patience in (0.02, 60.0):  # the second one is stopped while it waits
-                successor = WebServer(APP, address, log, patience=patience)
-                successor.start(asyncio.get_running_loop())
-                await asyncio.sleep(0.05)
-                await successor.stop()
-            [fact] = log.named("web_server_failed")
-            assert "cannot listen on 127.0.0.1:" in str(fact["cause"])
+        log = RecordingLog()
+        async with served(APP, log=log):
+            await asyncio.sleep(0.01)
+        assert "no time" in str(log.only("web_server_failed")["traceback"])
 
     asyncio.run(main())
 
