@@ -96,11 +96,15 @@ class WebServer:
         self._sockets, self._task = (), None
 
     async def _run(self, server: _Server) -> None:
+        # uvicorn closes what it gets; others may still accept from ours.
+        sockets = [sock.dup() for sock in self._sockets]
         try:
-            # uvicorn closes what it gets; others may still accept from ours.
-            await server.serve([sock.dup() for sock in self._sockets])
+            await server.serve(sockets)
         except Exception:
             self._log.exception("web_server_failed", cause="it ended")
+        finally:
+            for sock in sockets:
+                sock.close()
 
 
 def is_loopback(address: Address) -> bool:
