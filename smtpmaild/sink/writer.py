@@ -317,8 +317,8 @@ class _Committer:
         if jobs:
             self._commit(jobs)
             outcomes, self._outcomes = self._outcomes, []
-            self._answer(partial(_tell_outcomes, outcomes, self._log))
             self._report()
+            self._answer(partial(_tell_outcomes, outcomes, self._log))
 
     def _answer(self, tell: Callable[[], None]) -> None:
         try:
