@@ -22,6 +22,9 @@ OF_THIS_MACHINE = (
     "has no user 'smtpmaild'",
 )
 
+CERTIFICATE = re.compile(
+    r"\bcertificate: \"?([^\s,}\"]+)\"?(?:[,\s]+key: \"?([^\s,}\"]+)\"?)?(?:[,\s]+(key_passphrase_file): )?"
+)
 #: What a part of a file is completed with, where it has no such section itself.
 REST = {
     "listeners": """\
@@ -67,12 +70,11 @@ def with_files(text: str, folder: Path) -> str:
         (folder / name).write_text(next(block.text for block in BLOCKS if block.text.startswith("[failed]")))
     for name in re.findall(r"(?:password|secret|passphrase|token)_file: \"?([^\s,}\"]+)", text):
         (folder / name).write_text("secret\n")
-    for entry in re.findall(r"\{certificate: [^}]*\}", text):
-        names = {key: str(value) for key, value in re.findall(r"(\w+): \"?([^\s,}\"\]]+)", entry)}
-        pair = issue(folder, stem="of-the-test", passphrase="secret" if "key_passphrase_file" in names else "")
-        (folder / names["certificate"]).write_bytes(pair.certificate.read_bytes())
-        (folder / names.get("key", names["certificate"])).write_bytes(pair.key.read_bytes())
-        (folder / names.get("key", names["certificate"])).chmod(0o600)
+    for certificate, key, is_locked in CERTIFICATE.findall(text):
+        pair = issue(folder, stem="of-the-test", passphrase="secret" if is_locked else "")
+        (folder / certificate).write_bytes(pair.certificate.read_bytes())
+        (folder / (key or certificate)).write_bytes(pair.key.read_bytes())
+        (folder / (key or certificate)).chmod(0o600)
     return text
 
 
