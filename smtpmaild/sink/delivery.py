@@ -192,7 +192,7 @@ class FileDelivery:
             self._done(self._outcome(reply, self._lost) if self._lost else reply)
 
     def _outcome(self, reply: Reply, lost: Sequence[tuple[Copy, OSError]]) -> Outcome:
-        by_place = dict.fromkeys((place for copy in self._copies for place in copy.places), reply)
+        by_place = {place: reply for copy in self._copies for place in copy.places}
         for copy, error in lost:
             by_place.update(dict.fromkeys(copy.places, reply_to(error)))
         return [by_place[place] for place in range(len(by_place))]

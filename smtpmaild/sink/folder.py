@@ -97,7 +97,7 @@ class Template:
             "subaddress": _safe_subaddress(destination.subaddress),
         }
         filled = [_PLACEHOLDER.sub(lambda match: values[match[1]], part) for part in self._parts]
-        return "/".join([self.root, *(_shortened(part) for part in filled if part not in ("", "."))])
+        return "/".join([self.root, *[_shortened(part) for part in filled if part not in ("", ".")]])
 
     def existing(self) -> Iterator[str]:
         """The directories that could have been made from the template, as far as a bounded walk finds them."""

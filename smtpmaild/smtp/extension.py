@@ -169,7 +169,7 @@ BASE_VERBS = (
     "SEND", "SOML", "SAML", "TURN",
 )  # fmt: skip
 #: LMTP has one greeting in place of two (RFC 2033 §4.1).
-LMTP_VERBS = ("LHLO", *(verb for verb in BASE_VERBS if verb not in ("HELO", "EHLO")))
+LMTP_VERBS = ("LHLO", *[verb for verb in BASE_VERBS if verb not in ("HELO", "EHLO")])
 # Answered with 502 unless a program listens for them: HELP does not offer them.
 _HISTORY = ("EXPN", "SEND", "SOML", "SAML", "TURN")
 
