@@ -5,11 +5,19 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint types coverage soak bench bench-tls schema docs clean
+.PHONY: run compiled interpreted test lint types coverage soak bench bench-tls schema docs clean
 
 # config/smtp.yaml listens on loopback only, so that trying it out as root is no risk.
-run: $(VENV)/.installed
+run: $(VENV)/.installed $(wildcard $(VENV)/.compiled)
 	$(BIN)/smtpmaild --config config/smtp.yaml $(if $(filter 0,$(shell id -u)),--allow-root)
+
+# The hot rooms as machine code, docs/compiled.md. Needs a C compiler and Python's headers. From then on `make run`
+# compiles what changed; `make interpreted` goes back to the sources.
+compiled: $(VENV)/.compiled
+
+interpreted:
+	rm -f $(VENV)/.compiled *__mypyc.*.so
+	find smtpmaild -name '*.so' -delete
 
 test: $(VENV)/.test-installed lint types coverage
 
@@ -21,7 +29,8 @@ types: $(VENV)/.test-installed
 	$(BIN)/mypy
 
 # The whole suite, a worker for each processor, then the two gates: the engine and the seams in full, all at 90 %.
-coverage: $(VENV)/.test-installed
+# From the sources: of compiled rooms it would see nothing.
+coverage: $(VENV)/.test-installed interpreted
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses=auto --dist=worksteal
 	$(BIN)/coverage combine -q
@@ -55,6 +64,11 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[auth,test]'
 	touch $@
 
-clean:
+$(VENV)/.compiled: $(VENV)/.installed compiling.py $(shell find smtpmaild -name '*.py')
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check hatchling 'mypy>=1.11' 'setuptools>=65'
+	$(BIN)/python compiling.py
+	touch $@
+
+clean: interpreted
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* dist var
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,39 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 def test_image_has_the_version_of_the_package() -> None:
     assert re.findall(r"^ARG VERSION=(.*)$", DOCKERFILE, re.MULTILINE) == [smtpmaild.__version__]
+
+
+def compiled_rooms() -> dict[str, Path]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    names = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]["custom"]["compiled"]
+    modules = [f"smtpmaild.{name.removesuffix('/__init__').replace('/', '.')}" for name in names]
+    return {module: ROOT / f"smtpmaild/{name}.py" for module, name in zip(modules, names, strict=True)}
+
+
+def test_every_room_that_is_compiled_is_there() -> None:
+    assert [str(path) for path in compiled_rooms().values() if not path.is_file()] == []
+
+
+def test_nothing_interpreted_derives_from_what_is_compiled() -> None:
+    """mypyc's classes refuse it, when such a class is made: maybe in the middle of a session."""
+    rooms = compiled_rooms()
+    wrong = []
+    for path in (ROOT / "smtpmaild").rglob("*.py"):
+        if path in rooms.values():
+            continue
+        tree = ast.parse(path.read_text())
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module in rooms]
+        names = {alias.asname or alias.name for node in imports for alias in node.names}
+        classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+        wrong += [f"{path}: {each.name}" for each in classes if names & {ast.unparse(base) for base in each.bases}]
+    assert wrong == []
+
+
+def test_what_was_compiled_is_as_new_as_its_source() -> None:
+    extensions = (ROOT / "smtpmaild").rglob("*.so")
+    sources = {extension: extension.parent / f"{extension.name.partition('.')[0]}.py" for extension in extensions}
+    old = [source for extension, source in sources.items() if source.stat().st_mtime > extension.stat().st_mtime]
+    assert old == [], "run `make compiled`, or `make interpreted`"
 
 
 @pytest.mark.parametrize("copied", re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.MULTILINE))

@@ -14,7 +14,9 @@ def version() -> None:
     """Print the versions of what runs here, for a bug report."""
     from importlib.metadata import version as version_of
 
-    click.echo(f"smtpmaild {__version__}")
+    from smtpmaild.smtp import session
+
+    click.echo(f"smtpmaild {__version__}{'' if session.__file__.endswith('.py') else ', compiled'}")
     click.echo(f"Python {platform.python_version()} on {platform.system()} {platform.release()}")
     for package in ("uvloop", "pydantic", "structlog", "click"):
         click.echo(f"{package} {version_of(package)}")
