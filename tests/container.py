@@ -181,7 +181,13 @@ class Store:
         self.do("commit", "--rm", container, "localhost/base")
 
     def build(self) -> None:
-        options = ["--isolation=chroot", "--format=docker", "--build-arg=BASE=localhost/base", "--pull-never"]
+        options = [
+            "--isolation=chroot",
+            "--format=docker",
+            "--build-arg=BASE=localhost/base",
+            "--build-arg=OPTIMIZE=0",
+            "--pull-never",
+        ]
         self.do("bud", *options, *way_to_packages(self.folder), "--tag=localhost/smtpmaild", ROOT)
 
     def configuration(self) -> dict[str, Any]:
