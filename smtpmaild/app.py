@@ -20,7 +20,7 @@ from smtpmaild.auth.local import Local
 from smtpmaild.auth.relayed import Relayed
 from smtpmaild.auth.throttle import Throttle
 from smtpmaild.auth.users_file import UsersFile
-from smtpmaild.config import load
+from smtpmaild.config import ConfigError, load
 from smtpmaild.config import sockets as config_sockets
 from smtpmaild.config.accounts import Accounts as AccountsConfig
 from smtpmaild.config.check_tls import clients_of
@@ -48,6 +48,7 @@ from smtpmaild.queue.schedule import Schedule
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.queue.thread import Limits, QueueThread
 from smtpmaild.queue.words import ENGLISH
+from smtpmaild.rehearsal import Stage, failures
 from smtpmaild.resolver import make_resolver
 from smtpmaild.routing import QUEUE, Deliver, LocalDomain, Refuse, Relay, RelayRule, Routing
 from smtpmaild.sendmail.pickup import LOOK_SECONDS, PickUp
@@ -69,6 +70,7 @@ from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.tls.certificates import Certificates
+from smtpmaild.trial import Notes
 
 
 def _nothing(*_: int) -> None:
@@ -140,6 +142,20 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
 
 def _vitals(metrics: Metrics, writer: Writer, runner: Runner | None) -> Vitals:
     return Vitals(metrics.counters(), writer.held, runner.destinations() if runner is not None else {})
+
+
+def stage(config: Config) -> Stage:
+    """The same rooms with nobody in them: for sessions that are only tried."""
+    notes = Notes()
+    built = build(config, notes)
+    return Stage(config, lambda name, peer: built.doors[name].service_for(peer), built.routing.missed, notes)
+
+
+def rehearse(config: Config) -> None:
+    """Play the cases of the configuration; raises ConfigError with those that fail."""
+    found = failures(stage(config)) if config.tests else ()
+    if found:
+        raise ConfigError(found)
 
 
 def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str, Sink]:
@@ -402,6 +418,7 @@ def plan(
 
     def reload() -> Plan:
         new = load(path)
+        rehearse(new)
         new_log = log if new.logging == config.logging else _log_like(new, stream)
         return plan(new, stream, new_log, allow_root=allow_root, metrics=app.metrics)
 

@@ -46,14 +46,16 @@ class Question:
 @dataclass(slots=True)
 class TrialStep:
     """One command and what came of it. reply: exactly as sent, its lines separated by "\\n".  rule: the policy or rule
-    that decided, "" if it was the protocol itself.  where: the line of the config.  lands_in: paths.  notes: what
-    monitored policies would have said, and why rules did not match.  conditions: what the rule asks that decided."""
+    that decided, "" if it was the protocol itself.  where: the line of the config.  lands_in: paths.  goes_to: stores
+    by their names, and what travels on by its routes.  notes: what monitored policies would have said, and why rules
+    did not match.  conditions: what the rule asks that decided."""
 
     command: str
     reply: str
     rule: str = ""
     where: str = ""
     lands_in: list[str] = field(default_factory=list)
+    goes_to: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     conditions: Mapping[str, object] = field(default_factory=dict)
 
@@ -198,6 +200,7 @@ class _Trial:
         route = self._service.router.route(transaction, parsed[0])
         if route.rule.name == step.rule:  # no policy was faster
             step.lands_in = [self._service.sinks[to.sink].locate(to) for to in route.destinations]
+            step.goes_to = [*dict.fromkeys(to.route or to.sink for to in route.destinations)]
             step.notes += [
                 f"not by '{rule.name}'{f' ({rule.where})' if rule.where else ''}: {condition} does not hold"
                 for rule, condition in self._missed(transaction, parsed[0])

@@ -58,6 +58,7 @@ def test_a_whole_session_step_by_step() -> None:
         "local_domains.local.example",
         "smtp.yaml:3",
         ["/var/mail/mail/box"],
+        ["mail"],
     )
 
 

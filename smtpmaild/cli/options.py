@@ -38,3 +38,17 @@ def read_config(path: str) -> Config:
     except ConfigError as error:
         click.echo(error.render(), err=True)
         sys.exit(EX_CONFIG)
+
+
+def read_rehearsed_config(path: str) -> Config:
+    """The same with its tests played: one that fails is a mistake like any other."""
+    from smtpmaild import app
+    from smtpmaild.config import ConfigError
+
+    config = read_config(path)
+    try:
+        app.rehearse(config)
+    except ConfigError as error:
+        click.echo(error.render(), err=True)
+        sys.exit(EX_CONFIG)
+    return config

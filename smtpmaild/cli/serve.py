@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smtpmaild.cli.options import read_config
+from smtpmaild.cli.options import read_config, read_rehearsed_config
 
 if TYPE_CHECKING:
     from smtpmaild.config import Config
@@ -23,7 +23,7 @@ def serve(path: str, *, stdin: bool = False, listener: str | None = None, allow_
     _open_standard_files()
     if stdin:
         _keep_facts_from_the_peer()
-    config = read_config(path)
+    config = read_config(path) if stdin else read_rehearsed_config(path)  # of one session: not each time
     for warning in config.warnings:
         click.echo(warning.render(), err=True)
 

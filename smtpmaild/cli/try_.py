@@ -14,9 +14,6 @@ import click
 from smtpmaild.cli.options import config_option, read_config
 
 if TYPE_CHECKING:
-    from smtpmaild.config import Config
-    from smtpmaild.config.listeners import Listener
-    from smtpmaild.envelope import Tls
     from smtpmaild.trial import TrialStep
 
 #: What came of it -> exit status (75 is EX_TEMPFAIL, 77 EX_NOPERM).
@@ -72,12 +69,21 @@ def try_(
     import asyncio
 
     from smtpmaild import app
-    from smtpmaild.envelope import Peer
-    from smtpmaild.trial import Notes, Question, outcome, run, with_crlf
+    from smtpmaild.rehearsal import QuestionError, conditions_of, listener_of, tls_of, user_of
+    from smtpmaild.trial import Question, outcome, with_crlf
 
     config = read_config(path)
     content = None if message is None else with_crlf(message.read())
-    door = _listener(config, listener)
+    try:
+        door = listener_of(config, listener)
+        encryption = tls_of(config, door, with_tls, user, client_certificate)
+        login, doubt = user_of(config, door, _printable(user, "--user"))
+    except QuestionError as error:
+        is_refused = error.key == "tls" and with_tls is False
+        option = "--no-tls" if is_refused else f"--{error.key.replace('_', '-')}"
+        raise click.BadParameter(str(error), param_hint=option) from None
+    if doubt:
+        click.echo(f"warning: {doubt}", err=True)
     question = Question(
         _address(sender, "--from"),
         [_address(one, "--to") for one in recipients],
@@ -85,17 +91,13 @@ def try_(
         _printable(helo, "--helo"),
         content,
         client_name=_printable(client_name, "--client-name"),
-        tls=_tls(config, door, with_tls, user, client_certificate),
+        tls=encryption,
         is_implicit=door.tls == "implicit",
-        user=_user(config, door, user),
+        user=login,
     )
-    notes = Notes()
-    built = app.build(config, notes)
-    service = built.doors[door.name].service_for(Peer(question.client))
-    steps = asyncio.run(run(service, question, notes, built.routing.missed))
+    steps = asyncio.run(app.stage(config).play(door, question))
     for step in steps:
-        step.where = step.where or _place_of_policy(config, door, step.rule)
-        step.conditions = _conditions(config, step)
+        step.conditions = conditions_of(config, step)
     name = door.name
     verdict = outcome(steps)
     click.echo(_as_json(steps, verdict, name) if as_json else _as_text(steps, verdict, name, client or "this machine"))
@@ -122,79 +124,6 @@ def _ip(text: str) -> str:
         raise click.BadParameter(f"{text!r} is not an IP address", param_hint="--client") from None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(mapped or address)
-
-
-def _listener(config: Config, name: str | None) -> Listener:
-    listeners = {listener.name: listener for listener in config.listeners}
-    if name is None:
-        return config.listeners[0]
-    if name not in listeners:
-        raise click.BadParameter(f"there is no listener {name!r}, only {', '.join(listeners)}", param_hint="--listener")
-    return listeners[name]
-
-
-def _tls(config: Config, door: Listener, with_tls: bool | None, user: str, certificate: str) -> Tls | None:
-    """The encryption of the session, as a client has it that gets what it wants."""
-    from smtpmaild.config.check_tls import clients_of
-    from smtpmaild.config.names import certificate_name
-    from smtpmaild.envelope import ClientCertificate, Tls
-
-    if door.tls == "none" and (with_tls or certificate):
-        option = "--tls" if with_tls else "--client-certificate"
-        raise click.BadParameter(f"listener {door.name!r} has no TLS", param_hint=option)
-    if with_tls is False and (door.tls == "implicit" or certificate):
-        why = "with --client-certificate" if certificate else f"at listener {door.name!r}, where TLS comes first"
-        raise click.BadParameter(f"there is no session without TLS {why}", param_hint="--no-tls")
-    is_needed = door.tls in ("required", "implicit") or (door.tls == "optional" and bool(user or certificate))
-    if not (is_needed if with_tls is None else with_tls):
-        return None
-    if not certificate and clients_of(config, door) == "require":
-        why = f"listener {door.name!r} ends a handshake without a certificate: say which one the client shows"
-        raise click.BadParameter(why, param_hint="--client-certificate")
-    try:
-        name = certificate_name(certificate) if certificate else ""
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--client-certificate") from None
-    client = ClientCertificate(name, name) if name else None
-    return Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, client=client)
-
-
-def _user(config: Config, door: Listener, user: str) -> str:
-    from smtpmaild.config.signing_in import login
-
-    if not user:
-        return ""
-    if door.auth == "none":
-        raise click.BadParameter(f"nobody can sign in at listener {door.name!r}: it has no 'auth'", param_hint="--user")
-    name, doubt = login(config, _printable(user, "--user"))
-    if doubt:
-        click.echo(f"warning: {doubt}", err=True)
-    return name
-
-
-def _place_of_policy(config: Config, door: Listener, rule: str) -> str:
-    """The line that turns a policy on: of the listener, of the section for all, or none where nobody mentions it."""
-    number = config.listeners.index(door)
-    document = config.document
-    if document is not None and rule in config.policies.options():
-        for loc in (("listeners", number, "policies", rule), ("policies", rule)):
-            if document.has(loc):
-                return document.where(loc)
-        if rule in door.policies.model_fields_set:
-            return f"role {door.role}"
-    return ""
-
-
-def _conditions(config: Config, step: TrialStep) -> dict[str, object]:
-    """What the relay rule asks that decided a step, as the file has it."""
-    for number, rule in enumerate(config.relay_rules):
-        if rule.name == step.rule and config.where("relay_rules", number) == step.where:
-            asked = rule.model_dump(mode="json", exclude_unset=True, exclude=_DECISIONS)
-            return {key: value for key, value in asked.items() if value not in ([], None)}
-    return {}
-
-
-_DECISIONS = {"name", "deliver", "reject", "defer", "relay"}
 
 
 def _as_json(steps: Sequence[TrialStep], verdict: str, listener: str) -> str:

@@ -27,6 +27,7 @@ from smtpmaild.config.roles import ROLES
 from smtpmaild.config.salvage import NOTHING_BROKEN, Broken
 from smtpmaild.config.signing_in import SIGNING_IN_CHECKS
 from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
+from smtpmaild.config.tests import case_findings
 from smtpmaild.config.yaml_nodes import Document, Loc
 from smtpmaild.delivery.agents import parse_next_hop
 from smtpmaild.sink.builtin import writable
@@ -350,6 +351,11 @@ def _sendmail(config: Config) -> Findings:
         yield from config.sendmail.findings(config.listeners)
 
 
+def _cases(config: Config) -> Findings:
+    listeners = (listener.name for listener in config.listeners)
+    return case_findings(config.tests, listeners, config.deliver_to, config.relays)
+
+
 def _unused_relays(config: Config) -> Findings:
     used = {target for _, target in targets_of_relays(config)}
     for name in config.relays:
@@ -441,6 +447,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _unreachable_rules,
     _relaying,
     _sendmail,
+    _cases,
     _unused_relays,
     _secrets_of_relays,
     open_relays,
@@ -464,6 +471,7 @@ _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
     _rule_listeners: ("listeners",),
     _relaying: ("relays",),
     _sendmail: ("listeners",),
+    _cases: ("listeners", "deliver_to", "relays"),
     **dict.fromkeys(SIGNING_IN_CHECKS, ("accounts",)),
     tls_listeners: ("tls",),
     open_relays: ("tls",),

@@ -26,6 +26,7 @@ from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
 from smtpmaild.config.sendmail import Sendmail
 from smtpmaild.config.stores import Store
+from smtpmaild.config.tests import Case
 from smtpmaild.config.tls import Tls
 from smtpmaild.config.yaml_nodes import Document, Value
 
@@ -94,6 +95,9 @@ class Config(Section):
     limits: Limits = Field(default_factory=Limits, description="How much and how many.")
     timeouts: Timeouts = Field(default_factory=Timeouts, description="How long we wait.")
     dns: Dns = Field(default_factory=Dns, description="Who is asked for names.")
+    tests: tuple[Case, ...] = Field(
+        (), description="What must come of some mail: `check` tries it, and a configuration that fails is not served."
+    )
     logging: Logging = Field(default_factory=Logging, description="What is logged.")
     workers: Workers = Field(1, description="Processes that serve: a number, or auto for one each processor.")
     event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop; uvloop is the faster one.")

@@ -157,6 +157,18 @@ def test_check_prints_every_mistake_at_its_place(run: Runner, tmp_path: Path) ->
     assert "^~~~" in ran.err
 
 
+def test_check_plays_the_tests_and_nothing_is_served_that_fails_one(run: Runner, tmp_path: Path) -> None:
+    config = DOUBTFUL.replace("/dev/null", "/tmp") + "tests:\n  - {to: x@a.example, expect: accept}\n"
+    assert run("check", "-c", write(tmp_path, config)).out.endswith(": no mistakes, 0 warnings, 1 test passed\n")
+    path = write(
+        tmp_path, config.replace("to: x@a.example, expect: accept", "to: x@a.example, name: x, expect: reject")
+    )
+    for command in (["check", "-c", path], ["-c", path]):
+        ran = run(*command)
+        assert (ran.status, ran.out) == (78, "")
+        assert ran.err.startswith(f"{path}:6:40: test 'x' failed: expected reject, and RCPT TO:<x@a.example> is ans")
+
+
 def test_check_prints_warnings_and_counts_them(run: Runner, tmp_path: Path) -> None:
     ran = run("check", "-c", write(tmp_path, DOUBTFUL))
     assert ran.status == 0

@@ -73,6 +73,7 @@ def test_an_accepted_recipient(run: Runner) -> None:
         "rule": "local_domains.example.com",
         "where": "mx.yaml:13",
         "lands_in": ["/var/spool/smtpmaild/mail/example.com/alice"],
+        "goes_to": ["mail"],
         "notes": [],
         "conditions": {},
     }

@@ -58,6 +58,7 @@ def test_default_runs_as_it_is() -> None:
 COMMENTED_KEYS = {
     "version", "hostname", "postmaster", "listeners", "accounts", "local_domains", "deliver_to", "relay_rules",
     "policies", "tls", "limits", "timeouts", "dns", "logging", "workers", "event_loop", "user", "group", "queue",
+    "tests",
 }  # fmt: skip
 
 
