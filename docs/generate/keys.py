@@ -137,7 +137,7 @@ def _keys(model: type[BaseModel], path: tuple[str, ...], files: Sequence[str] = 
         field = model.model_fields[name]
         kind = kind_of(hint)
         inner = _model(hint)
-        here = (*path, name)
+        here = (*path, field.alias or name)
         yield Key(
             path=here,
             kind=_CALLED.get(": ".join(here)) or _kind(kind, field, inner, is_path=name in files or name == "path"),

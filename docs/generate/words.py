@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticUndefined
 
-from smtpmaild.config import dns, listeners, models, names, paths, report_words, sockets, tls, units
+from smtpmaild.config import dns, listeners, models, names, paths, report_words, sockets, tests, tls, units
 from smtpmaild.delivery import options as delivery
 from smtpmaild.sink import options as sink
 
@@ -99,6 +99,11 @@ KINDS: Sequence[tuple[object, Kind]] = (
     (names.CertificateName, Kind("subject or fingerprint", "subjects or fingerprints", plain)),
     (tls.CertificateName, Kind("host name", "host names", plain)),
     (dns.DnsServer, Kind("address", "addresses", plain)),
+    (tests.Client, Kind("address, or `local`", "addresses", plain)),
+    (tests.Expected, Kind("`accept`, `reject` or `defer`, with a code", "outcomes", plain)),
+    (tests.Line, Kind("text", "texts", plain)),
+    (tests.Path, Kind("mail address", "mail addresses", plain)),
+    (tests.Names, Kind("name or list of names", "names", plain)),
     (str, Kind("text", "texts", plain)),
     (bool, Kind("`true` or `false`", "`true` or `false`", plain)),
     (int, Kind("number", "numbers", plain)),

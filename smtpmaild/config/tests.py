@@ -89,6 +89,14 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+Client = Annotated[
+    str, PlainValidator(_client), WithJsonSchema({"type": "string", "examples": ["203.0.113.9", "2001:db8::1", LOCAL]})
+]
+Expected = Annotated[
+    Expectation,
+    PlainValidator(_expectation),
+    WithJsonSchema({"type": "string", "pattern": f"^{_EXPECTATION.pattern}$"}),
+]
 Line = Annotated[str, AfterValidator(_printable)]
 Path = Annotated[str, AfterValidator(_path)]
 Names = Annotated[
@@ -101,11 +109,7 @@ class Case(Section):
     """A question and the answer it must get."""
 
     name: str = Field("", description="What it shows; printed where it fails.", examples=["strangers cannot relay"])
-    client: Annotated[
-        str,
-        PlainValidator(_client),
-        WithJsonSchema({"type": "string", "examples": ["203.0.113.9", "2001:db8::1", LOCAL]}),
-    ] = Field("192.0.2.1", description=f"The address it comes from; {LOCAL} for a Unix socket.")
+    client: Client = Field("192.0.2.1", description=f"The address it comes from; {LOCAL} for a Unix socket.")
     client_name: Line = Field("", description="The client's name in the DNS. Nothing is looked up.")
     client_certificate: str = Field(
         "", description="Subject or SHA-256 fingerprint of the certificate the client shows, taken for good."
@@ -118,11 +122,7 @@ class Case(Section):
     helo: Line = Field("client.example", description="What the client calls itself.")
     sender: Path = Field("", alias="from", description="The sender; left out: the null sender <>.")
     to: Path = Field(min_length=1, description="The recipient.", examples=["alice@example.com"])
-    expect: Annotated[
-        Expectation,
-        PlainValidator(_expectation),
-        WithJsonSchema({"type": "string", "pattern": f"^{_EXPECTATION.pattern}$"}),
-    ] = Field(
+    expect: Expected = Field(
         description="accept, reject or defer; with a reply code and an enhanced code where they matter.",
         examples=["accept", "reject 550", "defer 450 4.7.1"],
     )
