@@ -133,11 +133,12 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _keys(model: type[BaseModel], path: tuple[str, ...], files: Sequence[str] = ()) -> Iterator[Key]:
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
     for name, hint in _hints(model).items():
-        field = model.model_fields[name]
+        field = fields[name]
         kind = kind_of(hint)
         inner = _model(hint)
-        here = (*path, field.alias or name)
+        here = (*path, name)
         yield Key(
             path=here,
             kind=_CALLED.get(": ".join(here)) or _kind(kind, field, inner, is_path=name in files or name == "path"),
@@ -193,7 +194,7 @@ def _model(hint: Any) -> type[BaseModel] | None:
 
 def _hints(model: type[BaseModel]) -> dict[str, Any]:
     hints = typing.get_type_hints(model, include_extras=True)
-    return {name: hints.get(name, field.annotation) for name, field in model.model_fields.items()}
+    return {field.alias or name: hints.get(name, field.annotation) for name, field in model.model_fields.items()}
 
 
 def _described(field: FieldInfo) -> str:
