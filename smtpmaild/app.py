@@ -36,6 +36,8 @@ from smtpmaild.delivery.shared import Shared
 from smtpmaild.delivery.store import LOCAL, StoreAgent
 from smtpmaild.envelope import Rule
 from smtpmaild.facts import Log
+from smtpmaild.history import Settings
+from smtpmaild.history.recorder import History, Recorder
 from smtpmaild.idn import to_ascii
 from smtpmaild.log import LogStream, set_up
 from smtpmaild.metrics import Metrics
@@ -93,9 +95,11 @@ class App:
     vitals: Callable[[], Vitals] = Vitals
 
 
-def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
-    """All rooms of a configuration. metrics: those of before, when a configuration is reloaded."""
+def build(config: Config, log: Log, metrics: Metrics | None = None, history: History | None = None) -> App:
+    """All rooms of a configuration. metrics: those of before, when a configuration is reloaded.  history: what keeps
+    the facts that are told to the log."""
     metrics = metrics or Metrics()
+    log = log if history is None else Recorder(log, history)
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
@@ -106,7 +110,8 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
     client_names = build_client_names(config)
     doors = {}
     for listener in config.listeners:
-        chain = Chain.compile(build_policies(config.at(listener).policies.options(), routing), log, metrics)
+        policies = build_policies(config.at(listener).policies.options(), routing)
+        chain = Chain.compile(policies, log, metrics, partial(config.where_policy, listener))
         authenticator = None
         if signing_in is not None and listener.auth != "none":
             authenticator = signing_in.authenticator(listener.mechanisms)
@@ -122,9 +127,12 @@ def build(config: Config, log: Log, metrics: Metrics | None = None) -> App:
             authenticator=authenticator,
             hides_client=listener.hide_client,
             client_names=client_names if listener.reverse_dns else None,
+            is_recorded=history is not None,
         )
         doors[listener.name] = build_door(config, listener, service, certificates)
-    companions: list[Companion] = [*signing_in.companions] if signing_in else []
+    companions: list[Companion] = [] if history is None else [history]
+    if signing_in is not None:
+        companions += signing_in.companions
     if config.sendmail is not None:
         socket = config.sendmail.socket_of(config.listeners)
         pick_up = PickUp(config.sendmail.drop, socket, config.hostname, to_ascii, log)
@@ -156,6 +164,14 @@ def rehearse(config: Config) -> None:
     found = failures(stage(config)) if config.tests else ()
     if found:
         raise ConfigError(found)
+
+
+def build_history(config: Config, log: Log, before: History | None = None) -> History | None:
+    """The memory of a configuration; that of before, where it is the same."""
+    if config.history is None:
+        return None
+    settings = Settings(config.history.path, config.history.keep, config.history.size)
+    return before if before is not None and before.settings == settings else History(settings, log)
 
 
 def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str, Sink]:
@@ -407,25 +423,32 @@ def _offering(config: Config, listener: ListenerConfig, service: Service, rows: 
 
 
 def plan(
-    config: Config, stream: LogStream, log: Log, *, allow_root: bool = False, metrics: Metrics | None = None
+    config: Config,
+    stream: LogStream,
+    log: Log,
+    *,
+    allow_root: bool = False,
+    metrics: Metrics | None = None,
+    before: History | None = None,
 ) -> Plan:
     """What the processes of the daemon serve. The reload it carries reads the same file again.
 
-    allow_root: as the key of the config, from the command line.
+    allow_root: as the key of the config, from the command line.  before: of the plan that this one follows.
     """
-    app = build(config, log, metrics)
+    history = build_history(config, log, before)
+    app = build(config, log, metrics, history)
     path = config.document.path if config.document else ""
 
     def reload() -> Plan:
         new = load(path)
         rehearse(new)
         new_log = log if new.logging == config.logging else _log_like(new, stream)
-        return plan(new, stream, new_log, allow_root=allow_root, metrics=app.metrics)
+        return plan(new, stream, new_log, allow_root=allow_root, metrics=app.metrics, before=history)
 
     return Plan(
         listeners=tuple(_listener_plan(listener, app.doors[listener.name]) for listener in config.listeners),
         sinks=[*app.sinks.values()],
-        log=log,
+        log=app.log,
         reload=reload,
         workers=worker_count(config),
         event_loop=config.event_loop,

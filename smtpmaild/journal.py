@@ -1,7 +1,7 @@
 """What the log and the counters hear of one session: an event for each message, one for the session, and who signed in.
 
 Facts are those of the session and its transaction at that moment; what is empty for most clients (a proxy, TLS, a user)
-is left out for them. Decides nothing.
+is left out for them. What a history wants besides goes under `trace` (history/). Decides nothing.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from smtpmaild.auth import Authenticated, Failed
-from smtpmaild.envelope import Session, Transaction
+from smtpmaild.content import Content
+from smtpmaild.envelope import Recipient, Session, Transaction
 from smtpmaild.facts import Log
 from smtpmaild.metrics import OTHER, Metrics
 from smtpmaild.smtp.reply import Reply
@@ -27,20 +29,25 @@ _VERBS = frozenset(
     {"EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP"}
     | {"STARTTLS", "AUTH", "XFORWARD", "XCLIENT"}
 )
-_NO_FACTS: Mapping[str, str] = MappingProxyType({})
+_NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Journal:
-    """Of one session. refusals: what was refused by us, not by the protocol.  started_at: seconds since the epoch."""
+    """Of one session. refusals: what was refused by us, not by the protocol.  started_at: seconds since the epoch.
+    is_recorded: somebody takes `trace` from the log."""
 
-    __slots__ = ("_log", "_metrics", "_session", "_started_at", "refusals")
+    __slots__ = ("_is_recorded", "_log", "_metrics", "_refused_at", "_session", "_started_at", "refusals")
 
-    def __init__(self, session: Session, log: Log, metrics: Metrics, started_at: float) -> None:
+    def __init__(
+        self, session: Session, log: Log, metrics: Metrics, started_at: float, *, is_recorded: bool = False
+    ) -> None:
         self.refusals: list[dict[str, str]] = []
         self._session = session
         self._log = log
         self._metrics = metrics
         self._started_at = started_at
+        self._is_recorded = is_recorded
+        self._refused_at: list[tuple[float, str]] = []  # when, and of which message: beside `refusals`
 
     def refused(self, command: str, argument: str, reply: Reply, transaction: Transaction | None) -> None:
         """A command was refused; the log hears of it when the session is over."""
@@ -55,8 +62,13 @@ class Journal:
         if session.forwarded:
             note["forwarded_for"] = session.forwarded.get("addr") or "unknown"
         self.refusals.append(note)
+        if self._is_recorded:
+            queue_id = "" if transaction is None else transaction.envelope.queue_id
+            self._refused_at.append((round(time.time(), 3), queue_id))
 
-    def concluded(self, transaction: Transaction, reply: Reply, size: int, each: Sequence[str]) -> None:
+    def concluded(
+        self, transaction: Transaction, reply: Reply, content: Content, size: int, each: Sequence[str]
+    ) -> None:
         """A message was answered. each: under LMTP the replies to its recipients."""
         metrics = self._metrics
         if reply.code < 400:
@@ -85,6 +97,7 @@ class Journal:
             decided_by=self._session.decided_by,
             **self._client_facts(),
             **self._trust_facts(),
+            **({"trace": _trace(recipients, content)} if self._is_recorded else _NO_FACTS),
             seconds=round(time.time() - envelope.received_at, 4),
         )
 
@@ -122,6 +135,7 @@ class Journal:
             refusals=self.refusals,
             **(commands if refused_commands else _NO_FACTS),
             **self._trust_facts(),
+            **({"trace": (self._refused_at,)} if self._refused_at else _NO_FACTS),
             reason=reason,
             seconds=round(seconds, 4),
         )
@@ -171,3 +185,20 @@ def _short(reply: Reply) -> str:
 def _verb_of(line: str) -> str:
     verb = line.partition(" ")[0].upper()
     return verb if verb in _VERBS else OTHER
+
+
+def _trace(recipients: Sequence[Recipient], content: Content) -> tuple[object, ...]:
+    """What history/events.py unpacks: where each recipient's mail goes and by which rule, Message-ID and Subject.
+
+    Costs 1.1 us for a recipient and 1 us for the header.
+    """
+    to = [
+        (
+            one.address.text,
+            one.route.rule.name,
+            one.route.rule.where,
+            [(place.sink, place.mailbox, place.domain, place.route) for place in one.route.destinations],
+        )
+        for one in recipients
+    ]
+    return (to, *content.message_id_and_subject())

@@ -110,7 +110,7 @@ class Receiver:
         self.is_over = False
         self.admit: Callable[[Peer], Reply | None] = _anybody
         self._resume = resume
-        self._journal = Journal(self.session, service.log, service.metrics, started_at)
+        self._journal = Journal(self.session, service.log, service.metrics, started_at, is_recorded=service.is_recorded)
         self._sign_in = SignIn(self.session, self._journal)
         self._transaction: Transaction | None = None
         self._reception: _Reception | None = None
@@ -459,7 +459,7 @@ class Receiver:
     def _each_decided(self, verdicts: Sequence[Reply]) -> Result:
         content = self._in_reception().content
         content.close()
-        return self._conclude_each(self._in_transaction(), tuple(verdicts), content.size)
+        return self._conclude_each(self._in_transaction(), tuple(verdicts), content)
 
     # What the stores say
 
@@ -497,28 +497,30 @@ class Receiver:
         if transaction.envelope.is_lmtp:
             found = replies_by_recipient(transaction.envelope.recipients, reception.outcomes, reception.troubles)
             each = tuple(success if reply is None or reply.is_positive else reply for reply in found)
-            return self._conclude_each(transaction, each, reception.content.size)
+            return self._conclude_each(transaction, each, reception.content)
         worst = worst_reply(reception.outcomes.values())
         reply = success if worst is None or worst.is_positive else worst
-        self._concluded(transaction, reply, reception.content.size)
+        self._concluded(transaction, reply, reception.content, reception.content.size)
         return reply
 
     def _refuse_message(self, refusal: Reply, size: int) -> Reply:
-        transaction = self._in_transaction()
-        self._in_reception().abort()
+        transaction, reception = self._in_transaction(), self._in_reception()
+        reception.abort()
         self._refused("end of data", "", refusal)
-        self._concluded(transaction, refusal, size)
+        self._concluded(transaction, refusal, reception.content, size)
         return refusal
 
-    def _conclude_each(self, transaction: Transaction, each: tuple[Reply, ...], size: int) -> Result:
+    def _conclude_each(self, transaction: Transaction, each: tuple[Reply, ...], content: Content) -> Result:
         """The same with a reply for each recipient. A message that one of them got was accepted."""
         best = min(each, key=badness)
-        self._concluded(transaction, best, size, [str(reply) for reply in each])
+        self._concluded(transaction, best, content, content.size, [str(reply) for reply in each])
         return each
 
-    def _concluded(self, transaction: Transaction, reply: Reply, size: int, each: Sequence[str] = ()) -> None:
+    def _concluded(
+        self, transaction: Transaction, reply: Reply, content: Content, size: int, each: Sequence[str] = ()
+    ) -> None:
         """The transaction is over, whatever came of it."""
-        self._journal.concluded(transaction, reply, size, each)
+        self._journal.concluded(transaction, reply, content, size, each)
         self._transaction = self._reception = None
         self.session.forwarded = NOTHING_FORWARDED
 

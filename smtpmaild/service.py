@@ -40,7 +40,8 @@ class Service:
     verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
     who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data
     about each recipient: the callbacks of a program, which has no stores.  hides_client: Received tells nothing of it.
-    client_names: finds a client's name in the DNS; None where nobody wants to know.
+    client_names: finds a client's name in the DNS; None where nobody wants to know.  is_recorded: a history is kept,
+    and the log is told what only that wants.
     """
 
     listener: str
@@ -56,3 +57,4 @@ class Service:
     recipient_steps: tuple[Step, ...] = ()
     hides_client: bool = False
     client_names: LookUp | None = None
+    is_recorded: bool = False

@@ -16,6 +16,9 @@ from receiving import RecordingLog
 from smtpmaild import app
 from smtpmaild.config import Config, ConfigError, load, load_text
 from smtpmaild.envelope import ClientCertificate, Envelope, Peer, Route, Session, Tls, Transaction
+from smtpmaild.history import Settings
+from smtpmaild.history.reading import Reading
+from smtpmaild.history.recorder import History
 from smtpmaild.log import LogStream
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Event
@@ -441,3 +444,35 @@ def test_who_signed_in_has_addresses_of_his_own(user: str, sender: str, allowed:
     (step,) = [step for step in doors["mx"].service.chain.steps(Event.MAIL) if step.name == "senders"]
     assert (step.ask(asked) is None) is allowed
     assert not [step for step in doors["plain"].service.chain.steps(Event.MAIL) if step.name == "senders"]
+
+
+def test_a_history_keeps_what_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.yaml"
+    path.write_text(SMALL + "history: {path: h.sqlite, keep: 2d, size: 9 MB}\n")
+    log = RecordingLog()
+    first = app.plan(load(str(path)), LogStream(2), log)
+    (history,) = first.companions
+    assert isinstance(history, History)
+    assert history.settings == Settings(str(tmp_path / "h.sqlite"), 2 * 86400.0, 9_000_000)
+    assert first.listeners[0].door.service.is_recorded
+    first.log.info("reloaded")
+    with Reading(history.settings.path) as reading:
+        assert [event.name for event in reading.since(1)[0]] == ["reloaded"]
+    assert log.named("reloaded") == [{}]
+
+    second = first.reload()
+    assert [*second.companions] == [history]  # the thread goes on
+    path.write_text(SMALL + "history: {path: h.sqlite, keep: 3d}\n")
+    assert [*second.reload().companions] != [history]
+    path.write_text(SMALL)
+    assert not second.reload().companions
+
+
+def test_a_verdict_names_the_line_of_its_policy(tmp_path: Path) -> None:
+    def rules(listener: str) -> set[str]:
+        text = SMALL.replace("]}\n", f"]{listener}}}\n", 1) + "policies:\n  helo_syntax: {mode: enforce}\n"
+        chain = build(text).doors["mx"].service.chain
+        return {step.rule for steps in chain.by_event.values() for step in steps}
+
+    assert rules("") == {"early_talker", "helo_syntax (smtp.yaml:9)", "messages_per_session", "mail_loop"}
+    assert "helo_syntax (smtp.yaml:3)" in rules(", policies: {helo_syntax: {mode: enforce}}")

@@ -68,3 +68,27 @@ def test_a_body_is_kept_and_read_from_its_beginning_each_time(size: int) -> None
     content.close()
     with pytest.raises(LookupError):
         content.read()
+
+
+FIELDS = [
+    (b"From: a\r\nMessage-ID: <a@b>\r\nSubject: Hi\r\n", "<a@b>", "Hi"),
+    (b"Subject: first of all\r\nmessage-id:<a@b>\r\nSubject: second\r\n", "<a@b>", "first of all"),
+    (b"SUBJECT:\t Hi \r\nX: Message-ID: <no@x>\r\n", "", "Hi"),
+    (
+        b"From: a\r\nMessage-ID: \r\n <a@b>\r\nSubject: two\r\n lines\r\n\tand more\r\nTo: x\r\n",
+        "<a@b>",
+        "two lines\tand more",
+    ),
+    (b"From: a\r\nSubject: the end", "", "the end"),
+    (b"", "", ""),
+    (b"From: a\r\nMessage-ID: <a@b>\r\nSubject: " + b"x" * 5000 + b"\r\n", "<a@b>", "x" * 255),
+    (b"From: a\r\nSubject: y\r\n" + b" z\r\n" * 100 + b"Message-ID: <a@b>\r\n", "<a@b>", ("y" + " z" * 63)),
+    (b"From: a\r\nSubject: \xff\xfe\xe2\x82\xac\r\n", "", "\ufffd\ufffd\u20ac"),
+    (b"X: " + b"a" * 20000 + b"\r\nMessage-ID: <a@b>\r\nSubject: too far down\r\n", "", ""),
+    (b"Subject: far up\r\nX: " + b"a" * 20000 + b"\r\nMessage-ID: <a@b>\r\n", "", "far up"),
+]
+
+
+@pytest.mark.parametrize(("header", "message_id", "subject"), FIELDS)
+def test_message_id_and_subject(header: bytes, message_id: str, subject: str) -> None:
+    assert content_of(header + b"\r\n\r\nSubject: body\r\n").message_id_and_subject() == (message_id, subject)

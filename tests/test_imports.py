@@ -92,7 +92,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # one transaction, and what carries it
     "outcomes": Allowed(ours=("smtp.*", "envelope", "sink")),
     "service": Allowed(ours=("smtp.*", "envelope", "metrics", "facts", "policy.chain", "sink", "routing", "auth")),
-    "journal": Allowed(ours=("smtp.*", "envelope", "metrics", "facts", "auth")),
+    "journal": Allowed(ours=("smtp.*", "envelope", "content", "metrics", "facts", "auth")),
     "sign_in": Allowed(ours=("smtp.*", "envelope", "journal", "auth")),
     "receiver": Allowed(
         ours=("smtp.*", "envelope", "trace", "queue_id", "content", "policy", "policy.chain", "sink", "auth")
@@ -121,6 +121,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         + ("server.connection", "server.stream_session", "server.streams", "idn", "auth"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
+    # what happened: a thread and a file; told by the log, asked by commands and pages
+    "history": Allowed(ours=("facts",), banned=LOOP_AND_SOCKETS - {"asyncio"}),
     # `smtpmaild try`: a session without a network, through stores that store nothing
     "trial": Allowed(
         ours=("smtp.*", "receiver", "service", "dialogue", "envelope", "facts", "sink", "sink.discard", "auth"),
@@ -150,13 +152,13 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
         + ("auth.*", "dialogue", "service", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
-        + ("delivery.*", "queue.*", "resolver", "sendmail.*", "rehearsal", "trial"),
+        + ("delivery.*", "queue.*", "resolver", "sendmail.*", "history.*", "rehearsal", "trial"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial", "rehearsal", "queue.*", "idn", "sendmail.*"),
+        + ("trial", "history.*", "rehearsal", "queue.*", "idn", "sendmail.*"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

@@ -14,6 +14,7 @@ from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSch
 from smtpmaild.config.accounts import Accounts
 from smtpmaild.config.dns import Dns
 from smtpmaild.config.domains import LocalDomain, LocalDomains
+from smtpmaild.config.history import History
 from smtpmaild.config.limits import Limits, Timeouts
 from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
@@ -98,6 +99,9 @@ class Config(Section):
     tests: tuple[Case, ...] = Field(
         (), description="What must come of some mail: `check` tries it, and a configuration that fails is not served."
     )
+    history: History | None = Field(
+        None, description="What happened, for `smtpmaild trace` and the status page. Left out: nothing is kept."
+    )
     logging: Logging = Field(default_factory=Logging, description="What is logged.")
     workers: Workers = Field(1, description="Processes that serve: a number, or auto for one each processor.")
     event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop; uvloop is the faster one.")
@@ -142,6 +146,14 @@ class Config(Section):
     def is_queued(self, domain: LocalDomain) -> bool:
         """Its mail goes into the queue, from which a relay takes it. A store of the same name comes first."""
         return domain.deliver in self.relays and domain.deliver not in self.deliver_to
+
+    def where_policy(self, listener: Listener, name: str) -> str:
+        """The line of the policy that holds at a listener; "" where it is only a default."""
+        number = self.listeners.index(listener)
+        for loc in (("listeners", number, "policies", name), ("policies", name)):
+            if self._document is not None and self._document.has(loc):
+                return self._document.where(loc)
+        return ""
 
     def where(self, *loc: str | int) -> str:
         """The line of a part of the file: where("relay_rules", 0) is "smtp.yaml:14"; "" if there is no file."""

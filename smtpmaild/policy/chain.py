@@ -75,12 +75,18 @@ class Step:
     """One who is asked at an event.
 
     name: for the log, and for setting it again.  ask: called with the arguments of the event; a policy's bound
-    method or anything else that gives an Answer.  needs_body: at Event.DATA, wants content.open().
+    method or anything else that gives an Answer.  needs_body: at Event.DATA, wants content.open().  rule: the name with
+    its place in the config, "helo_syntax (smtp.yaml:12)": what a verdict is decided by.
     """
 
     name: str
     ask: Callable[..., Answer]
     needs_body: bool = False
+    rule: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.rule:
+            object.__setattr__(self, "rule", self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,21 @@ class Chain:
     metrics: Metrics = field(default_factory=Metrics)
 
     @classmethod
-    def compile(cls, policies: Sequence[tuple[Policy, Mode]], log: Log, metrics: Metrics | None = None) -> Chain:
-        """The chain of these policies, in their order. Only the methods a policy overrides become steps."""
+    def compile(
+        cls,
+        policies: Sequence[tuple[Policy, Mode]],
+        log: Log,
+        metrics: Metrics | None = None,
+        where: Callable[[str], str] = lambda _: "",
+    ) -> Chain:
+        """The chain of these policies, in their order. Only the methods a policy overrides become steps.
+
+        where: the name of a policy -> its line in the config, "" for none.
+        """
         metrics = metrics or Metrics()
         by_event: dict[Event, tuple[Step, ...]] = {}
         for policy, mode in policies:
-            for event, step in _steps_of(policy, mode, log, metrics):
+            for event, step in _steps_of(policy, mode, where(policy.name), log, metrics):
                 by_event[event] = (*by_event.get(event, ()), step)
         return cls(by_event, log, metrics)
 
@@ -146,7 +161,7 @@ class Chain:
                     continue
                 if not isinstance(answer, Reply):
                     return self._wait(answer, step, remaining, session, arguments)
-                session.decided_by = step.name
+                session.decided_by = step.rule
                 return answer
         except Exception:
             return self._failed(step, session)
@@ -165,22 +180,23 @@ class Chain:
         except Exception:
             return self._failed(step, session)
         if verdict is not None:
-            session.decided_by = step.name
+            session.decided_by = step.rule
             return verdict
         rest = self.ask(tuple(remaining), session, *arguments)
         return rest if rest is None or isinstance(rest, Reply) else await rest
 
     def _failed(self, step: Step | None, session: Session) -> Reply:
         assert step is not None
-        session.decided_by = step.name
+        session.decided_by = step.rule
         self.metrics.policy_errors += 1
         self.log.exception("policy_failed", policy=step.name, session_id=session.session_id)
         return LOCAL_ERROR
 
 
-def _steps_of(policy: Policy, mode: Mode, log: Log, metrics: Metrics) -> Iterator[tuple[Event, Step]]:
+def _steps_of(policy: Policy, mode: Mode, where: str, log: Log, metrics: Metrics) -> Iterator[tuple[Event, Step]]:
     if mode is Mode.OFF:
         return
+    rule = f"{policy.name} ({where})" if where else policy.name
     for stage, events in STAGES.items():
         method = attrgetter(stage)
         if method(type(policy)) is method(Policy):
@@ -189,8 +205,8 @@ def _steps_of(policy: Policy, mode: Mode, log: Log, metrics: Metrics) -> Iterato
         for event in events:
             ask = method(policy)
             if mode is Mode.MONITOR:
-                ask = _Monitor(policy.name, event, ask, log, metrics)
-            yield event, Step(policy.name, ask, needs_body)
+                ask = _Monitor(policy.name, rule, event, ask, log, metrics)
+            yield event, Step(policy.name, ask, needs_body, rule)
 
 
 # The first digit of a reply code -> what a monitored policy reports.
@@ -202,6 +218,7 @@ class _Monitor:
     """A policy's method of which only the log hears. What it waits for, the session waits for, as it would enforced."""
 
     policy: str
+    rule: str
     event: Event
     method: Callable[..., Answer]
     log: Log
@@ -239,4 +256,9 @@ class _Monitor:
         return None
 
     def _facts(self, session: Session) -> dict[str, object]:
-        return {"policy": self.policy, "stage": self.event.value, "session_id": session.session_id}
+        return {
+            "policy": self.policy,
+            "rule": self.rule,
+            "stage": self.event.value,
+            "session_id": session.session_id,
+        }

@@ -59,6 +59,7 @@ COMMENTED_KEYS = {
     "version", "hostname", "postmaster", "listeners", "accounts", "local_domains", "deliver_to", "relay_rules",
     "policies", "tls", "limits", "timeouts", "dns", "logging", "workers", "event_loop", "user", "group", "queue",
     "tests",
+    "history",
 }  # fmt: skip
 
 

@@ -251,7 +251,7 @@ def test_monitor_only_logs(log: Recorder, session: Session, verdict: Reply, fact
         chain = Chain.compile([(policy, Mode.MONITOR)], log)
         assert ask(chain, session, Event.EHLO) is None
         assert session.decided_by == ""
-        facts = {"policy": "one", "stage": "EHLO", "session_id": "S1", "reply": str(verdict)}
+        facts = {"policy": "one", "rule": "one", "stage": "EHLO", "session_id": "S1", "reply": str(verdict)}
         assert log.facts == [("info", fact, facts)]
 
 
@@ -271,7 +271,7 @@ def test_monitor_of_no_opinion_logs_nothing(log: Recorder, session: Session) -> 
 def test_monitored_policy_may_break(log: Recorder, session: Session, broken: Policy) -> None:
     chain = Chain.compile([(broken, Mode.MONITOR), (Says("next", REFUSED), Mode.ENFORCE)], log)
     assert ask(chain, session) is REFUSED
-    facts = {"policy": "broken", "stage": "HELO", "session_id": "S1", "monitored": True}
+    facts = {"policy": "broken", "rule": "broken", "stage": "HELO", "session_id": "S1", "monitored": True}
     assert log.facts == [("exception", "policy_failed", facts)]
 
 

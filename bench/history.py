@@ -1,0 +1,230 @@
+"""What the history costs: `bench/history.py cost` in this process, `search` over 100,000 messages, `load` on a daemon.
+
+cost: the journal of a session with one message, told to a log that keeps nothing, with the Recorder before it and
+without; then the thread's part, per message. load: messages a second and CPU of one worker, history on and off, by
+turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from accounting import cpu_seconds
+from load import Shape, send
+from servers import Server, always, smtpmaild, started
+
+from smtpmaild.content import Content
+from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule, Session, Transaction
+from smtpmaild.history import Settings
+from smtpmaild.history.events import MESSAGES, keys_of, text_of
+from smtpmaild.history.reading import Reading
+from smtpmaild.history.recorder import History, Recorder
+from smtpmaild.history.store import Store
+from smtpmaild.journal import Journal
+from smtpmaild.metrics import Metrics
+from smtpmaild.queue_id import make
+from smtpmaild.smtp.address import Address
+from smtpmaild.smtp.reply import RECIPIENT_OK, Reply
+
+HEADER = (
+    b"Received: from client.example.net by relay.example.net; Sun, 22 Nov 2026 20:31:04 +0000\r\n" * 8
+    + b"From: Sender <sender@example.net>\r\nTo: user@example.com\r\nDate: Sun, 22 Nov 2026 20:31:04 +0000\r\n"
+    + b"X-Spam-Status: No, score=-1.9 required=5.0 tests=BAYES_00,DKIM_SIGNED,DKIM_VALID autolearn=ham\r\n" * 8
+    + b"Message-ID: <20261122203104.abcdef@client.example.net>\r\nSubject: A subject of usual length\r\n\r\n"
+)
+
+
+class Silent:
+    """A log that is set to a higher level."""
+
+    def info(self, event: str, **facts: object) -> object:
+        return None
+
+    warning = error = exception = info
+
+
+class Sessions:
+    """Makes what a journal is told of: one client, sender and recipient each, of many."""
+
+    def __init__(self, people: int = 20_000) -> None:
+        self.chance = random.Random(1)
+        self.people = people
+
+    def address(self, domain: str) -> Address:
+        name = f"user{self.chance.randrange(self.people)}"
+        return Address(name, domain, f"{name}@{domain}")
+
+    def one(self) -> tuple[Session, Transaction, Reply]:
+        peer = Peer(f"192.0.{self.chance.randrange(256)}.{self.chance.randrange(256)}", 40000)
+        session = Session(make(), "mx", "mx.example.com", peer, "client.example.net")
+        to = self.address("example.com")
+        destination = Destination("mail", "example.com", to.local_part, "", to)
+        route = Route(Rule("local_domains.example.com", "smtp.yaml:9"), RECIPIENT_OK, (destination,))
+        envelope = Envelope(
+            make(), session.session_id, "mx", "mx.example.com", peer, session.hello, "ESMTP", time.time(),
+            self.address("example.net"), recipients=[Recipient(to, route)],
+        )  # fmt: skip
+        return session, Transaction(session, envelope), Reply(250, "2.0.0", f"Ok: queued as {envelope.queue_id}")
+
+
+def told_of(log: object, count: int, *, is_recorded: bool) -> float:
+    """CPU seconds of this thread for the journals of so many sessions."""
+    content, metrics = Content(keep_body=False), Metrics()
+    content.write(HEADER)
+    made = Sessions()
+    sessions = [made.one() for _ in range(count)]
+    began = time.thread_time()
+    for session, transaction, reply in sessions:
+        journal = Journal(session, log, metrics, 0.0, is_recorded=is_recorded)  # type: ignore[arg-type]
+        journal.concluded(transaction, reply, content, 4096, ())
+        journal.closed("", ())
+    return time.thread_time() - began
+
+
+class Kept(History):
+    """Keeps what it takes; so many of it, as the thread would leave."""
+
+    most = 1_000_000
+
+    def _write_now(self) -> None:
+        self._written = self._taken
+        if len(self._events) > self.most:
+            self._events.clear()
+
+
+class Fleeting(Kept):
+    """Forgets it soon."""
+
+    most = 2000
+
+
+def kept(count: int) -> list[object]:
+    history = Kept(Settings("", 1e9, 1), Silent())
+    told_of(Recorder(Silent(), history), count, is_recorded=True)
+    return [told for _, told in history._events]
+
+
+def cost(folder: Path, count: int = 20_000) -> None:
+    def microseconds(seconds: float) -> str:
+        return f"{seconds / count * 1e6:5.1f} us a message"
+
+    # By turns, and the best of each: whoever else is at work on the machine only makes it slower.
+    few, runs_off, runs_on = count // 10, [], []
+    for _ in range(20):
+        runs_off.append(told_of(Silent(), few, is_recorded=False))
+        history = Fleeting(Settings("", 1e9, 1), Silent())
+        runs_on.append(told_of(Recorder(Silent(), history), few, is_recorded=True))
+    off, on = 10 * min(runs_off), 10 * min(runs_on)
+    told = kept(count)
+    parts: dict[str, Callable[[], object]] = {
+        "encode": lambda: [text_of(told[at : at + 256]) for at in range(0, len(told), 256)],  # type: ignore[arg-type]
+        "keys": lambda: [keys_of(told[at : at + 256]) for at in range(0, len(told), 256)],  # type: ignore[arg-type]
+    }
+    store = Store(Settings(str(folder / "cost.sqlite"), 1e9, 10**9), print)
+
+    def whole() -> None:
+        for at in range(0, len(told), 4000):
+            store.append(told[at : at + 4000])  # type: ignore[arg-type]
+
+    parts["whole thread"] = whole
+    print(f"in the loop   {microseconds(on - off)} (journal without history: {microseconds(off).strip()})")
+    for name, part in parts.items():
+        runs = []
+        for _ in range(5):
+            began = time.process_time()
+            part()
+            runs.append(time.process_time() - began)
+        print(f"{name:13} {microseconds(min(runs))}")
+    print(f"on disk       {Path(folder / 'cost.sqlite').stat().st_size / 5 / count:5.0f} bytes a message")
+
+
+def search(folder: Path, count: int = 100_000) -> None:
+    path = str(folder / "search.sqlite")
+    store, told = Store(Settings(path, 1e9, 10**9), print), kept(count)
+    for at in range(0, len(told), 500):
+        store.append(told[at : at + 500])  # type: ignore[arg-type]
+    messages = [one for one in told if one[1] in MESSAGES]  # type: ignore[index]
+    wanted = messages[count // 3][2]  # type: ignore[index]
+    with Reading(path) as reading:
+        questions: dict[str, Callable[[], object]] = {
+            "by queue id": lambda: [*reading.named(wanted["queue_id"])],
+            "by sender": lambda: [*reading.named(wanted["reverse_path"])],
+            "text, rare": lambda: reading.search(wanted["queue_id"].lower(), 200),
+            "text, never": lambda: reading.search("nothing like this", 200),
+            "text, common": lambda: reading.search("example.net", 200),
+            "latest 200": lambda: reading.latest(200),
+            "since": lambda: reading.since(reading.cursor() - 100),
+        }
+        for name, ask in questions.items():
+            runs = []
+            for _ in range(5):
+                began = time.perf_counter()
+                ask()
+                runs.append(time.perf_counter() - began)
+            print(f"{name:13} {statistics.median(runs) * 1000:6.1f} ms")
+
+
+def server(name: str, history: str) -> Server:
+    def prepare(folder: Path, port: int) -> list[str]:
+        command = smtpmaild("{type: discard}", "1")(folder, port)
+        with (folder / "smtp.yaml").open("a") as config:
+            config.write(history)
+        return command
+
+    return Server(name, "", always, prepare, None)
+
+
+def load(folder: Path, rounds: int, messages: int) -> None:
+    servers = [server("off", ""), server("on", "history: {path: history.sqlite}\n")]
+    for title, shape in {
+        "a session each": Shape(20, 4096, False),
+        "kept sessions": Shape(20, 4096, True),
+    }.items():
+        rates: dict[str, list[float]] = {one.name: [] for one in servers}
+        costs: dict[str, list[float]] = {one.name: [] for one in servers}
+        for turn in range(rounds):
+            for one in servers:
+                with started(one, folder / f"{title}-{turn}-{one.name}") as running:
+                    send(running.port, shape, 500)
+                    before = cpu_seconds(running.pid)
+                    seconds = send(running.port, shape, messages)
+                    time.sleep(1.0)  # the thread writes
+                    rates[one.name].append(messages / seconds)
+                    costs[one.name].append((cpu_seconds(running.pid) - before) / messages * 1e6)
+        print(title)
+        for name in rates:
+            print(
+                f"  history {name:4} {statistics.median(rates[name]):8,.0f} messages/s "
+                f"{statistics.median(costs[name]):6.1f} us CPU a message"
+            )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["cost", "search"], choices=["cost", "search", "load"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--messages", type=int, default=20_000)
+    wanted = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="history-"))
+    try:
+        for what in wanted.what:
+            print(f"\n{what}")
+            if what == "load":
+                load(folder, wanted.rounds, wanted.messages)
+            else:
+                {"cost": cost, "search": search}[what](folder)
+    finally:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
