@@ -36,7 +36,7 @@ class EnqueueSink:
 
     def __init__(self, directory: str, thread: QueueThread, writer: Writer, log: Log) -> None:
         self._directory = directory
-        self._thread = thread
+        self._queue = thread
         self._writer = writer
         self._log = log
         self._health = Health(writer.clock)
@@ -51,7 +51,7 @@ class EnqueueSink:
     def start(self, post: Post) -> None:
         """Begin the threads."""
         self._writer.start(post)
-        self._thread.start(post)
+        self._queue.start(post)
 
     def stop(self) -> None:
         """Finish what was committed. Not for the loop's thread: it hands over the rows of bodies that are written."""
@@ -59,11 +59,11 @@ class EnqueueSink:
         while self.writing and time.monotonic() < deadline:
             time.sleep(0.01)
         self._writer.stop()
-        self._thread.stop()
+        self._queue.stop()
 
     def unhealthy(self) -> Reply | None:
         """The queue or the disk is full, or too much is in memory."""
-        return self._thread.trouble or self._health.trouble() or self._writer.overload()
+        return self._queue.trouble or self._health.trouble() or self._writer.overload()
 
     def locate(self, destination: Destination) -> str:
         """The route."""
@@ -131,7 +131,7 @@ class _Enqueuing:
 
     def _put(self, body: BytesBody | FileBody, done: Callable[[Outcome], None]) -> None:
         entry = queue_entry(self._envelope, self._destinations, body)
-        self._sink._thread.put(entry, partial(self._answer, done))
+        self._sink._queue.put(entry, partial(self._answer, done))
 
     def _answer(self, done: Callable[[Outcome], None], error: OSError | None) -> None:
         self._let_go()
