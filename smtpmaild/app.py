@@ -45,6 +45,7 @@ from smtpmaild.policy import Mode
 from smtpmaild.policy.builtin import build_policies
 from smtpmaild.policy.chain import Chain
 from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
+from smtpmaild.premises import build_attendant
 from smtpmaild.queue.dsn import Reports
 from smtpmaild.queue.schedule import Schedule
 from smtpmaild.queue.sqlite import SqliteQueue
@@ -466,6 +467,7 @@ def plan(
         handshakes=config.tls.handshakes,
         vitals=app.vitals,
         sections=_sections(config),
+        attendant=build_attendant(config, partial(_route_of_mail, config, app.routing), log),
     )
 
 

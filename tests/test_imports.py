@@ -140,6 +140,12 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "web": Allowed(
         ours=("facts", "server.sockets"), others=("starlette", "uvicorn"), banned=ANY_OF_THE_STANDARD_LIBRARY
     ),
+    # what an operator asks and orders: the desk in the attendant, its socket, and the commands' end of it
+    "control": Allowed(
+        ours=("__init__", "envelope", "facts", "metrics", "queue.*", "server.house", "server.pulse", "server.sums")
+        + ("smtp.address",),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
     # the file, the log, the one who knows them all
     "config": Allowed(
         ours=("smtp.*", "policy.builtin", "policy.options", "policy.senders", "sink.builtin", "sink.folder", "routing")
@@ -149,10 +155,15 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         banned=frozenset({"asyncio", "uvloop"}),
     ),
     "log": Allowed(ours=("facts",), others=("structlog",)),
+    "premises": Allowed(
+        ours=("config.models", "control.*", "facts", "idn", "server.house", "server.plan", "server.sockets", "sink.*")
+        + ("smtp.address", "tls.settings", "tls.x509"),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
         + ("auth.*", "dialogue", "service", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
-        + ("delivery.*", "queue.*", "resolver", "sendmail.*", "history.*", "rehearsal", "trial"),
+        + ("delivery.*", "queue.*", "resolver", "sendmail.*", "history.*", "premises", "rehearsal", "trial"),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
@@ -166,7 +177,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
 
 #: What only one or two rooms may know, so that nobody else can grow a dependency on it.
 KNOWN_ONLY_TO = {
-    "config": {"app", "cli", "rehearsal"},
+    "config": {"app", "cli", "premises", "rehearsal"},
     "log": {"app", "cli"},
     "app": {"cli"},
 }

@@ -44,7 +44,7 @@ class Command:
 
 def commands() -> Iterator[Command]:
     """The program itself, then every command and those below it, by their names."""
-    yield from _walk(cli, click.Context(cli, info_name=PROGRAM))
+    yield from _walk(cli, click.Context(cli, info_name=PROGRAM, **cli.context_settings))
 
 
 def _walk(command: click.Command, context: click.Context) -> Iterator[Command]:
@@ -58,7 +58,7 @@ def _walk(command: click.Command, context: click.Context) -> Iterator[Command]:
     if isinstance(command, click.Group):
         for name, inner in sorted(command.commands.items()):
             if not inner.hidden:
-                yield from _walk(inner, click.Context(inner, parent=context, info_name=name))
+                yield from _walk(inner, click.Context(inner, parent=context, info_name=name, **inner.context_settings))
 
 
 def _paragraphs(text: str) -> Iterator[str]:

@@ -356,6 +356,17 @@ def _cases(config: Config) -> Findings:
     return case_findings(config.tests, listeners, config.deliver_to, config.relays)
 
 
+def _control(config: Config) -> Findings:
+    if config.control is None:
+        return
+    yield from config.control.findings()
+    for loc, address in _addresses(config):
+        if isinstance(address, UnixAddress) and address.path == config.control.socket:
+            listener = config.listeners[int(loc[1])].name
+            line = _line(config, *loc)
+            yield Finding(("control", "socket"), f"listener '{listener}' has this socket already{line}")
+
+
 def _unused_relays(config: Config) -> Findings:
     used = {target for _, target in targets_of_relays(config)}
     for name in config.relays:
@@ -407,6 +418,8 @@ def _accounts(config: Config) -> Findings:
         owner, group = _unless_number(listener.socket_owner), _unless_number(listener.socket_group)
         yield from _account(("listeners", number, "socket_owner"), owner, pwd.getpwnam, "user")
         yield from _account(("listeners", number, "socket_group"), group, grp.getgrnam, "group")
+    if config.control is not None:
+        yield from _account(("control", "group"), _unless_number(config.control.group), grp.getgrnam, "group")
 
 
 def _user(name: str) -> object:
@@ -448,6 +461,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _relaying,
     _sendmail,
     _cases,
+    _control,
     _unused_relays,
     _secrets_of_relays,
     open_relays,
@@ -472,6 +486,7 @@ _NEEDS: Mapping[Callable[[Config], Findings], Sequence[str]] = {
     _relaying: ("relays",),
     _sendmail: ("listeners",),
     _cases: ("listeners", "deliver_to", "relays"),
+    _control: ("listeners",),
     **dict.fromkeys(SIGNING_IN_CHECKS, ("accounts",)),
     tls_listeners: ("tls",),
     open_relays: ("tls",),

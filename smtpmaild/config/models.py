@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator, PrivateAttr, StrictBool, WithJsonSchema, model_validator
 
 from smtpmaild.config.accounts import Accounts
+from smtpmaild.config.control import Control
 from smtpmaild.config.dns import Dns
 from smtpmaild.config.domains import LocalDomain, LocalDomains
 from smtpmaild.config.history import History
@@ -91,6 +92,7 @@ class Config(Section):
     relays: dict[str, Relay] = Field({}, description="What takes our mail on, each under the name `relay` uses.")
     queue: Queue = Field(default_factory=Queue, description="Where mail waits that is sent on.")
     sendmail: Sendmail | None = Field(None, description="Mail from programs on this machine, by the command sendmail.")
+    control: Control | None = Field(None, description="The socket by which commands ask and steer a running daemon.")
     tls: Tls = Field(default_factory=Tls, description="Certificates, for listeners with TLS.")
     policies: Policies = Field(default_factory=Policies, description="What is checked at each step of the dialogue.")
     limits: Limits = Field(default_factory=Limits, description="How much and how many.")

@@ -53,7 +53,7 @@ ListenAddress = TcpAddress | UnixAddress | InheritedSocket
 _INHERITED = re.compile(r"systemd:([^\s:/\x00-\x1f\x7f]{1,255})")
 _TCP = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:/]+)):(?P<port>[0-9]{1,5})")
 # sun_path holds 108 bytes with its final NUL (unix(7)).
-_LONGEST_SOCKET_PATH = 107
+LONGEST_SOCKET_PATH = 107
 _FORMS = "write it as 0.0.0.0:25, [::]:25, /run/smtpmaild/smtp.sock or systemd:NAME"
 
 
@@ -83,8 +83,8 @@ def _hint(text: str) -> str:
 
 def _unix_address(text: str, info: ValidationInfo) -> UnixAddress:
     path = absolute_path(text, info)
-    if len(path.encode()) > _LONGEST_SOCKET_PATH:
-        raise ValueError(f"the path of a Unix socket may have {_LONGEST_SOCKET_PATH} bytes, not {len(path.encode())}")
+    if len(path.encode()) > LONGEST_SOCKET_PATH:
+        raise ValueError(f"the path of a Unix socket may have {LONGEST_SOCKET_PATH} bytes, not {len(path.encode())}")
     return UnixAddress(path)
 
 

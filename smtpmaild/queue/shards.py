@@ -50,6 +50,27 @@ CHANGE_BY_VERB: Mapping[str, Change] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who wants something. name: of the account.  uid: -1 where there is none, as on the status page."""
+
+    name: str
+    uid: int = -1
+
+    @classmethod
+    def of_this_process(cls) -> Who:
+        """The login behind sudo, else that of this process."""
+        return cls(os.environ.get("SUDO_USER") or account_name(os.getuid()), os.getuid())
+
+
+def account_name(uid: int) -> str:
+    """What the machine calls it; the number where it has no name for it."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
 @dataclass(slots=True)
 class Depth:
     """What waits for one destination. oldest, next_attempt: seconds since the epoch.  last: what was said last."""
@@ -100,7 +121,7 @@ class Shards:
                 depth.last = str(one.last) if one.last else depth.last
         return depths
 
-    def change(self, verb: str, query: Query, why: str, now: float) -> list[Entry]:
+    def change(self, verb: str, query: Query, why: str, now: float, who: Who | None = None) -> list[Entry]:
         """Carry out a verb of CHANGE_BY_VERB; what was changed, as it was. Raises OSError."""
         change = CHANGE_BY_VERB[verb]
         states = [state for state in change.states if state in query.states] if query.states else change.states
@@ -116,11 +137,11 @@ class Shards:
                 done = queue.change(asked, change.to(now, why))
             finally:
                 queue.close()
-            self._write_down(verb, why, done)
+            self._write_down(verb, why, done, who)
             changed += done
         return changed
 
-    def put(self, entries: Sequence[Entry], why: str) -> None:
+    def put(self, entries: Sequence[Entry], why: str, who: Who | None = None) -> None:
         """Take messages in, into the file of the first worker."""
         queue = SqliteQueue(self._directory, self._log)
         queue.open()
@@ -128,14 +149,15 @@ class Shards:
             queue.put(entries)
         finally:
             queue.close()
-        self._write_down("import", why, entries)
+        self._write_down("import", why, entries, who)
 
-    def _write_down(self, verb: str, why: str, entries: Iterable[Entry]) -> None:
-        who = {"user": who_asks(), "uid": os.getuid(), "verb": verb, "why": why}
+    def _write_down(self, verb: str, why: str, entries: Iterable[Entry], who: Who | None) -> None:
+        who = who or Who.of_this_process()
+        what = {"user": who.name, "uid": who.uid, "verb": verb, "why": why}
         at = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
         lines = [
             json.dumps(
-                {"at": at, **who, "queue_id": message.queue_id, "recipient": one.address.text, "was": one.state.value}
+                {"at": at, **what, "queue_id": message.queue_id, "recipient": one.address.text, "was": one.state.value}
             )
             for message, recipients in entries
             for one in recipients
@@ -144,14 +166,3 @@ class Shards:
             descriptor = os.open(f"{self._directory}/{CHANGES}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             with open(descriptor, "a", encoding="ascii") as file:
                 file.write("\n".join(lines) + "\n")
-
-
-def who_asks() -> str:
-    """The login behind sudo, else that of this process."""
-    name = os.environ.get("SUDO_USER")
-    if name:
-        return name
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())

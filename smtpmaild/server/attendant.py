@@ -32,7 +32,9 @@ from smtpmaild.server.sockets import SocketTable
 from smtpmaild.server.sums import Ledger, Sums
 from smtpmaild.server.unraisable import log_unraisable
 
-_TICK_SECONDS = 1.0
+#: How often what was counted is kept, and told.
+_SAVE_SECONDS = 0.25
+_ALIVE_SECONDS = 1.0
 #: How long the last answers may take.
 _FAREWELL_SECONDS = 3.0
 #: A datagram of the supervisor, at most: what is wrong with a configuration may be long.
@@ -78,6 +80,7 @@ class _Attendant:
         self._pulses = pulses
         self._line = line
         self._end = asyncio.Event()
+        self._say_at = 0.0
         self._is_last = True  # nobody has taken over
         self.house = House(self._order, Sums(ledger), self._read_pulses)
         self._companions: Sequence[Companion] = attendant.companions(self.house, sockets.get)
@@ -92,12 +95,16 @@ class _Attendant:
         loop.add_reader(self._pulses, self._read_pulses)
         loop.add_reader(self._line, self._read_news)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-        self._order({"order": "alive"})
+        self._say_alive(loop.time())
         started: list[Companion] = []
         try:
             for companion in self._companions:
-                companion.start(loop)
-                started.append(companion)
+                try:
+                    companion.start(loop)
+                except Exception as error:  # a port that is taken, say: the others serve
+                    self._log.error("attendant_incomplete", cause=str(error) or repr(error))
+                else:
+                    started.append(companion)
             gc.freeze()
             await self._until_the_end()
         finally:
@@ -115,13 +122,18 @@ class _Attendant:
     async def _until_the_end(self) -> None:
         while not self._end.is_set():
             try:
-                async with asyncio.timeout(_TICK_SECONDS):
+                async with asyncio.timeout(_SAVE_SECONDS):
                     await self._end.wait()
             except TimeoutError:
-                self._order({"order": "alive"})
                 self.house.save()
+                self._say_alive(asyncio.get_running_loop().time())
         if self._is_last:
             self.house.save()
+
+    def _say_alive(self, now: float) -> None:
+        if now >= self._say_at:
+            self._say_at = now + _ALIVE_SECONDS
+            self._order({"order": "alive"})
 
     async def _stopped(self, companion: Companion) -> None:
         try:

@@ -157,7 +157,7 @@ class House:
         self._watchers.tell()
 
     def save(self) -> None:
-        """Keep the sums for who comes after us. Once a second."""
+        """Keep what was counted for who comes after us, and tell it from now on."""
         self._sums.save()
 
     # What is known
@@ -169,8 +169,8 @@ class House:
         return [Work(post, self._pulses.get(post.worker)) for post in posts]
 
     def numbers(self) -> Counters:
-        """What all workers have counted since the daemon began."""
-        return self._sums.total()
+        """What all workers have counted since the daemon began, as of the last save()."""
+        return self._sums.total
 
     async def next_change(self, seconds: float) -> None:
         """Until the supervisor has news, or the time is up."""

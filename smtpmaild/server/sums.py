@@ -5,6 +5,8 @@ the living ones said last. The attendant may be replaced too, so the sums lie in
 its children inherit: a `Ledger` with two pages. The one that is not in use is written, then they change places, so who
 dies while writing leaves the page before.
 
+What is told is what was written, so the next attendant never knows less than this one told.
+
 What is lost: of a worker that is killed, what it counted after its last pulse.
 """
 
@@ -69,23 +71,29 @@ class Sums:
         kept = json.loads(ledger.read() or b"{}")
         self._ended: Counters = kept.get("ended", {})
         self._last: dict[int, Counters] = {int(worker): counters for worker, counters in kept.get("last", {}).items()}
+        self._is_changed = False
+        self.total: Counters = self._sum()  # of all of it, as it was saved last
 
     def note(self, worker: int, counters: Counters) -> None:
         """What this worker has counted in its life."""
         self._last[worker] = counters
+        self._is_changed = True
 
     def keep_only(self, living: Collection[int]) -> None:
         """These workers live; what others counted stays as they left it."""
         for worker in [one for one in self._last if one not in living]:
             self._ended = added(self._ended, self._last.pop(worker))
+            self._is_changed = True
 
-    def total(self) -> Counters:
-        """All of it."""
+    def save(self) -> None:
+        """Write what has changed to the ledger, for who comes after us; then it is the total."""
+        if self._is_changed:
+            self._is_changed = False
+            self._ledger.write(json.dumps({"ended": self._ended, "last": self._last}).encode())
+            self.total = self._sum()
+
+    def _sum(self) -> Counters:
         total = self._ended
         for counters in self._last.values():
             total = added(total, counters)
         return total
-
-    def save(self) -> bool:
-        """Write it to the ledger, for who comes after us."""
-        return self._ledger.write(json.dumps({"ended": self._ended, "last": self._last}).encode())

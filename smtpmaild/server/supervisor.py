@@ -304,6 +304,7 @@ class Supervisor:
         if _READY in words:
             place.is_ready = True
             self._report_readiness()
+            self._tell_state()
 
     def _report_readiness(self) -> None:
         current = self._current
@@ -313,7 +314,6 @@ class Supervisor:
             self._is_starting = False
             for old in self._generations[:-1]:
                 self._retire(old)
-            self._tell_state()
             if self._reloaded is not None and self._reloaded.is_good:
                 self._note_reload(replace(self._reloaded, is_done=True))
             self._attending.serve(current.plan, current.sockets)

@@ -60,6 +60,7 @@ COMMENTED_KEYS = {
     "policies", "tls", "limits", "timeouts", "dns", "logging", "workers", "event_loop", "user", "group", "queue",
     "tests",
     "history",
+    "control",
 }  # fmt: skip
 
 

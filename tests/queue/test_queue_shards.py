@@ -12,7 +12,7 @@ from queueing import LATER, NOW, all_of, entry
 from receiving import RecordingLog
 
 from smtpmaild.queue import Entry, Query, Room, State
-from smtpmaild.queue.shards import BOUNCED_BY_HAND, CHANGES, Shards, who_asks
+from smtpmaild.queue.shards import BOUNCED_BY_HAND, CHANGES, Shards, Who
 from smtpmaild.queue.sqlite import RETURNED, SqliteQueue
 
 PLENTY = Room(other=1000)
@@ -118,6 +118,6 @@ def test_depths_are_by_destination(shards: Shards, queues: list[SqliteQueue]) ->
 
 def test_who_asks_without_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUDO_USER", raising=False)
-    assert who_asks()
+    assert Who.of_this_process().name
     monkeypatch.setattr(os, "getuid", lambda: 999_999)
-    assert who_asks() == "999999"
+    assert Who.of_this_process().name == "999999"

@@ -1,0 +1,314 @@
+"""The control socket: our client and a hand-made one against it, in one loop; the blocking side runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attending import Staged, desk_for, lines, queue_in
+from queueing import NOW
+from receiving import RecordingLog
+
+from smtpmaild.control import client, serving
+from smtpmaild.control.client import ControlError, NotRunningError, answer, ask, is_running
+from smtpmaild.control.desk import Desk
+from smtpmaild.control.serving import ControlSocket
+from smtpmaild.control.verbs import VERBS, Answer, Done, Request, Verb
+from smtpmaild.queue.shards import account_name
+from smtpmaild.server.house import Reload
+
+OLD = "000000000000000AAA"
+
+
+class Served:
+    def __init__(self, path: str, log: RecordingLog) -> None:
+        self.path = path
+        self.log = log
+
+    async def say(self, data: bytes, *, shut: bool = True) -> list[dict[str, Any]]:
+        """The lines that come back for these bytes."""
+        reader, writer = await asyncio.open_unix_connection(self.path)
+        try:
+            writer.write(data)
+            if shut:
+                writer.write_eof()
+            return lines(await reader.read())
+        finally:
+            writer.close()
+
+    async def error(self, data: bytes) -> tuple[str, int]:
+        (said,) = await self.say(data)
+        return said["error"], said["status"]
+
+    async def ask(self, verb: str, /, **arguments: Any) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(lambda: [*ask(self.path, verb, arguments)])
+
+    async def answer(self, verb: str, /, body: bytes | None = None, **arguments: Any) -> dict[str, Any]:
+        source = io.BytesIO(body) if body is not None else None
+        return await asyncio.to_thread(answer, self.path, verb, arguments, source)
+
+
+@asynccontextmanager
+async def serving_desk(folder: Path, desk: Desk | None = None) -> AsyncIterator[Served]:
+    path, log = str(folder / "control.sock"), RecordingLog()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        control = ControlSocket(desk or desk_for(Staged(), queue_in(folder / "queue"), log), [listening], log)
+        control.start(asyncio.get_running_loop())
+        try:
+            yield Served(path, log)
+        finally:
+            await control.stop()
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 10))
+
+
+def test_status(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving_desk(tmp_path) as served:
+            found = await served.answer("status")
+            assert (found["hostname"], found["wanted"], len(found["workers"])) == ("mx.example", 2, 2)
+            (said,) = await served.say(b'{"verb":"status"}\n', shut=False)
+            assert said["done"]["hostname"] == "mx.example"
+            for verb in ("stores", "certificates", "destinations"):
+                assert isinstance(await served.ask(verb), list)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (b"nonsense\n", 'a request is a line of JSON: {"verb": "status"}'),
+        (b"[]\n", "there is no verb None; there are: status, "),
+        (b'{"verb": ["x"]}\n', "there is no verb ['x']"),
+        (b'{"verb": "dance"}\n', "there is no verb 'dance'; there are: status, "),
+        (b'{"verb": "status", "arguments": []}\n', "arguments are a mapping"),
+        (b'{"verb": "status", "arguments": {"x": 1}}\n', "status: there is no argument 'x'; it takes none"),
+        (b'{"verb": "drain", "arguments": {"now": 1}}\n', "drain: now is not a bool"),
+        (b'{"verb": "queue.list", "arguments": {"ids": [1]}}\n', "queue.list: ids is not a list"),
+        (b'{"verb": "queue.list", "arguments": {"ids": "x"}}\n', "queue.list: ids is not a list"),
+        (b'{"verb": "queue.list", "arguments": {"limit": true}}\n', "queue.list: limit is not a int"),
+        (b'{"verb": "queue.list", "arguments": {"received_before": "x"}}\n', "queue.list: received_before is not a fl"),
+        (b'{"verb": "queue.list", "arguments": {"states": ["x"]}}\n', "states are queued, "),
+        (b'{"verb": "queue.count"}\n', "verb is one of retry, "),
+        (b'{"verb": "queue.import"}\n', "queue.import: size is missing"),
+        (b'{"verb": "queue.import", "arguments": {"size": 5}}\nabc', "the message ended too early"),
+        (b"x" * 300_000, "a request is a line of at most 262144 bytes"),
+    ],
+)
+def test_requests_that_are_none(tmp_path: Path, request_: bytes, error: str) -> None:
+    async def work() -> None:
+        async with serving_desk(tmp_path) as served:
+            text, status = await served.error(request_)
+            assert text.startswith(error)
+            assert status == 64
+
+    run(work())
+
+
+def test_queue(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving_desk(tmp_path) as served:
+            assert [row["queue_id"] for row in await served.ask("queue.list", domain="y.example")] == [OLD]
+            assert (await served.answer("queue.show", id=OLD))["header"] == "Subject: x"
+            assert {row["destination"] for row in await served.ask("queue.stats")} == {"mx:y.example", "mx:z.example"}
+            assert await served.answer("queue.count", verb="hold", states=["queued"]) == {"recipients": 2}
+            (changed,) = await served.ask("queue.hold", ids=[OLD], why="look at it")
+            assert changed == {"queue_id": OLD, "sender": "a@x.example", "recipient": "b@y.example", "was": "queued"}
+            (body,) = await served.ask("queue.export", id=OLD)
+            assert body["text"] == "Subject: x\r\n\r\nHello\r\n"
+            with pytest.raises(ControlError, match="there is no message NONE in the queue") as absent:
+                await served.ask("queue.show", id="NONE")
+            assert absent.value.status == 66
+            (tmp_path / "queue" / "queue-0.sqlite").write_bytes(b"no database" * 100)
+            with pytest.raises(ControlError, match=r"queue-0.sqlite: file is not a database") as broken:
+                await served.ask("queue.list")
+            assert broken.value.status == 74
+        written = json.loads((tmp_path / "queue" / "changes.log").read_text())
+        assert (written["user"], written["uid"], written["verb"]) == (account_name(os.getuid()), os.getuid(), "hold")
+        assert written["why"] == "look at it"
+
+    run(work())
+
+
+def test_import_is_taken_in_pieces(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving_desk(tmp_path) as served:
+            body = b"Subject: large\r\n\r\n" + b"x" * 1_000_000
+            record = json.dumps({"recipients": [{"address": "new@y.example"}]})
+            done = await served.answer("queue.import", body, record=record, size=len(body), why="moved")
+            (row,) = await served.ask("queue.list", ids=[done["queue_id"]])
+            assert (row["size"], row["recipients"][0]["route"]) == (len(body), "relay:mx")
+            pieces = await served.ask("queue.export", id=done["queue_id"])
+            assert "".join(piece["text"] for piece in pieces).encode() == body
+            with pytest.raises(ControlError, match="there are no recipients") as refused:
+                await served.answer("queue.import", b"x", record="{}", size=1)
+            assert refused.value.status == 65
+
+    run(work())
+
+
+def test_no_queue(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving_desk(tmp_path, desk_for(Staged())) as served:
+            for verb in ("queue.list", "queue.drop"):
+                with pytest.raises(ControlError, match="no mail travels on here") as refused:
+                    await served.ask(verb)
+                assert refused.value.status == 69
+
+    run(work())
+
+
+def test_reload_and_drain(tmp_path: Path) -> None:
+    async def work() -> None:
+        outcomes = {
+            1: Reload(1, NOW, is_good=True, changed=["workers: changed"], is_done=True),
+            2: Reload(2, NOW, is_good=False, cause="smtp.yaml:3:1: no"),
+        }
+
+        def obey(staged: Staged, order: Mapping[str, Any]) -> None:
+            if order["order"] == "reload":
+                staged.reloaded(outcomes[order["number"]])
+            else:
+                staged.state(is_stopping=True)
+
+        async with serving_desk(tmp_path, desk_for(Staged(obey))) as served:
+            assert (await served.answer("reload"))["changed"] == ["workers: changed"]
+            with pytest.raises(ControlError, match=r"smtp\.yaml:3:1: no") as refused:
+                await served.answer("reload")
+            assert refused.value.status == 78
+            assert await served.ask("drain", now=True) == [{"workers": 0, "sessions": 0}]
+
+    run(work())
+
+
+def test_reload_whose_workers_never_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        monkeypatch.setattr("smtpmaild.control.desk.RELOAD_PATIENCE", 0.01)
+        async with serving_desk(tmp_path, desk_for(Staged())) as served:
+            with pytest.raises(ControlError, match="the new workers do not serve yet") as late:
+                await served.answer("reload")
+            assert late.value.status == 75
+
+    run(work())
+
+
+def a_verb(monkeypatch: pytest.MonkeyPatch, function: Callable[[Request], Answer]) -> None:
+    monkeypatch.setattr(serving, "VERBS", {**VERBS, "test": Verb(function)})
+
+
+def test_mistake_of_ours_is_told_and_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async def fail(request: Request) -> Answer:
+            yield {"first": 1}
+            raise RuntimeError("a bug")
+
+        a_verb(monkeypatch, fail)
+        async with serving_desk(tmp_path) as served:
+            row, error = await served.say(b'{"verb": "test"}\n')
+            assert (row, error["status"]) == ({"row": {"first": 1}}, 70)
+            assert "a bug" in served.log.only("control_failed")["traceback"]
+            assert (await served.answer("status"))["wanted"] == 2
+
+    run(work())
+
+
+def test_client_that_goes_away_ends_what_it_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        has_ended, monkey = asyncio.Event(), {"begun": asyncio.Event()}
+
+        async def follow(request: Request) -> Answer:
+            try:
+                yield {"first": 1}
+                monkey["begun"].set()
+                await asyncio.sleep(3600)
+                yield Done({})
+            finally:
+                has_ended.set()
+
+        a_verb(monkeypatch, follow)
+        monkeypatch.setattr(serving, "_LOOK_SECONDS", 0.01)
+        async with serving_desk(tmp_path) as served:
+            reader, writer = await asyncio.open_unix_connection(served.path)
+            writer.write(b'{"verb": "test"}\n')
+            writer.write_eof()  # it still reads
+            assert await reader.readline()
+            await monkey["begun"].wait()
+            await asyncio.sleep(0.05)
+            assert not has_ended.is_set()
+            writer.close()
+            await has_ended.wait()
+
+    run(work())
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(serving, "_REQUEST_SECONDS", 0.05)
+        monkeypatch.setattr(serving, "_CONNECTIONS", 2)
+        async with serving_desk(tmp_path) as served:
+            silent = [asyncio.create_task(served.say(b"", shut=False)) for _ in range(2)]
+            await asyncio.sleep(0.01)
+            (refused,) = await served.say(b"", shut=False)
+            assert (refused["error"], refused["status"]) == ("too many commands at a time; try again", 75)
+            for task in silent:
+                assert (await task)[0]["error"] == "no request came in time"
+            assert await served.say(b"") == []
+
+    run(work())
+
+
+# The client's end
+
+
+def test_nobody_is_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    with pytest.raises(NotRunningError, match=f"nobody listens on {path}"):
+        answer(path, "status")
+    assert not is_running(path)
+    with socket.socket(socket.AF_UNIX) as left_over:
+        left_over.bind(path)
+    assert not is_running(path)
+    with socket.socket(socket.AF_UNIX) as listening:
+        os.unlink(path)
+        listening.bind(path)
+        listening.listen()
+        assert is_running(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "text"),
+    [(errno.EACCES, 77, "you may not use /x: become root"), (errno.EPROTOTYPE, 69, "/x: Protocol wrong type")],
+)
+def test_socket_that_does_not_let_us_in(number: int, status: int, text: str) -> None:
+    error = client._explained("/x", OSError(number, os.strerror(number)))
+    assert error.status == status
+    assert str(error).startswith(text)
+
+
+def test_daemon_that_ends_before_it_answers(tmp_path: Path) -> None:
+    async def work() -> None:
+        async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readline()
+            writer.close()
+
+        path = str(tmp_path / "control.sock")
+        server = await asyncio.start_unix_server(hang_up, path)
+        with pytest.raises(ControlError, match="the daemon ended before it had answered"):
+            await asyncio.to_thread(answer, path, "queue.import", {"size": 10**7}, io.BytesIO(b"x" * 10**7))
+        server.close()
+
+    run(work())
