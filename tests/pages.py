@@ -25,10 +25,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest import mock
 
 from smtpmaild.cli import main
 
@@ -39,6 +39,11 @@ PATIENCE = 20.0
 
 _BLOCK = re.compile(r"^(?P<indent> *)```(?P<kind>[a-z]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE)
 _WHOLE = re.compile(r"# (?P<wrong>wrong: )?(?P<name>[\w-]+\.yaml)(?: of (?P<program>[^:\n]+))?(?::.*)?\n")
+#: A command of ours that needs no shell, maybe behind one that does.
+_OURS = re.compile(
+    r"(?:(?P<before>.*?)(?P<joint>; | \| ))?"
+    r"(?P<ours>smtpmaild (?:[^|<>&;$`\"']|\"[^\"$`]*\"|'[^']*')*(?:< \S+)?)"
+)
 
 
 @dataclass(frozen=True)
@@ -109,47 +114,51 @@ class Shell:
 
     def run(self, line: str) -> str:
         """What a line prints."""
-        line = _replaced(line, self.ports)
-        if line == "echo $?":
-            printed, self.status = f"{self.status}\n", 0
-        elif match := re.fullmatch(r"export (\w+)=(\S*)", line):
-            self.environment[match[1]] = match[2]
-            printed = ""
-        elif line == "kill %1":
-            printed = self.end()
-        elif line.endswith(" &"):
-            printed = self._start(line.removesuffix(" &"))
-        elif re.fullmatch(r"smtpmaild (?:[^|<>&;$`\"']|\"[^\"$`]*\"|'[^']*')*(?:< \S+)?", line):
-            printed = self._ours(line)
-        else:
-            ran = subprocess.run(
-                ["sh", "-c", line], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False,
-            )  # fmt: skip
-            self.status = ran.returncode
-            printed = ran.stdout.decode()
+        printed = self._run(_replaced(line, self.ports))
         return _replaced(printed, {ours: shown for shown, ours in self.ports.items()})
 
-    def _ours(self, line: str) -> str:
+    def _run(self, line: str) -> str:
+        if line == "echo $?":
+            status, self.status = self.status, 0
+            return f"{status}\n"
+        if match := re.fullmatch(r"export (\w+)=(\S*)", line):
+            self.environment[match[1]] = match[2]
+            return ""
+        if line == "kill %1":
+            return self.end()
+        if line.endswith(" &"):
+            return self._start(line.removesuffix(" &"))
+        if match := _OURS.fullmatch(line):
+            before = self._shell(match["before"]) if match["before"] else ""
+            is_piped = match["joint"] == " | "
+            printed = self._ours(match["ours"], before if is_piped else "")
+            return printed if is_piped else before + printed
+        return self._shell(line)
+
+    def _shell(self, line: str) -> str:
+        ran = subprocess.run(
+            ["sh", "-c", line], cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        self.status = ran.returncode
+        return ran.stdout.decode()
+
+    def _ours(self, line: str, given: str) -> str:
         """A command of ours, in this process: a new one would take half a second."""
         command, _, path = line.partition(" < ")
-        given = (self.folder / path).read_bytes() if path else b""
-        before, here, standard_input = {**os.environ}, os.getcwd(), sys.stdin
+        data = (self.folder / path).read_bytes() if path else given.encode()
         printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
-        os.environ.clear()
-        os.environ.update(self.environment)
-        os.chdir(self.folder)
-        sys.stdin = io.TextIOWrapper(io.BytesIO(given))
-        try:
-            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        with (
+            contextlib.chdir(self.folder),
+            mock.patch.dict(os.environ, self.environment, clear=True),
+            mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
+            try:
                 main(shlex.split(command)[1:])
-        except SystemExit as ended:
-            self.status = ended.code if isinstance(ended.code, int) else 1
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-            os.chdir(here)
-            sys.stdin = standard_input
+            except SystemExit as ended:
+                self.status = ended.code if isinstance(ended.code, int) else 1
         printed.seek(0)
         return printed.read()
 
@@ -159,13 +168,15 @@ class Shell:
         if os.geteuid() == 0:
             words.insert(1, "--allow-root")
         log = self.folder / ".log"
-        with log.open("wb") as written:
-            daemon = subprocess.Popen(words, cwd=self.folder, env=self.environment, stdout=written, stderr=written)
-        self._daemons.append(daemon)
-        end = time.monotonic() + PATIENCE
-        while '"event": "ready"' not in log.read_text():
-            assert daemon.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.02)
+        with log.open("wb") as written, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+            told.bind(f"{self.folder}/.notify")
+            told.settimeout(PATIENCE)
+            environment = {**self.environment, "NOTIFY_SOCKET": f"{self.folder}/.notify"}
+            daemon = subprocess.Popen(words, cwd=self.folder, env=environment, stdout=written, stderr=written)
+            self._daemons.append(daemon)
+            while b"READY=1" not in told.recv(65536):
+                pass
+        os.unlink(f"{self.folder}/.notify")
         return log.read_text()
 
     def end(self) -> str:
@@ -191,9 +202,9 @@ def shell_in(folder: Path) -> Iterator[Shell]:
 def commands(text: str) -> list[tuple[str, str]]:
     """Each line of a session with what it is said to print. A line that ends in a backslash goes on."""
     found: list[tuple[str, str]] = []
-    for line in text.replace("\\\n", "").splitlines():
+    for line in re.sub(r" *\\\n *", " ", text).splitlines():
         if line.startswith("$ "):
-            found.append((re.sub(r" {2,}", " ", line[2:]), ""))
+            found.append((line[2:], ""))
         else:
             command, printed = found.pop()
             found.append((command, f"{printed}{line}\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,11 @@ def test_yaml_block_is_a_configuration(block: Block, tmp_path: Path) -> None:
 WITH_COMMANDS = [page for page in PAGES if any(block.page == page and block.kind == "console" for block in BLOCKS)]
 
 
+@pytest.mark.debian
 @pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: page.name)
-def test_commands_print_what_is_shown(page: Path, tmp_path: Path) -> None:
+def test_commands_print_what_is_shown(page: Path, tmp_path: Path, needs_program: Callable[[str], str]) -> None:
+    if any("$ curl " in block.text for block in BLOCKS if block.page == page):
+        needs_program("curl")
     with shell_in(tmp_path) as shell:
         for block in BLOCKS:
             if block.page != page:
