@@ -8,11 +8,11 @@ from __future__ import annotations
 import errno
 import json
 import socket
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, BinaryIO
 
 Record = dict[str, Any]
-EX_UNAVAILABLE, EX_NOPERM, EX_PROTOCOL = 69, 77, 76
+EX_UNAVAILABLE, EX_TEMPFAIL, EX_NOPERM = 69, 75, 77
 _CONNECT_SECONDS = 5.0
 _COPY_AT_ONCE = 64 * 1024
 
@@ -43,17 +43,25 @@ def ask(
                 sock.sendall(block)
         except OSError:
             pass  # it has answered already, and hung up
-        with sock.makefile("rb") as lines:
-            for line in lines:
-                answer = json.loads(line)
-                if "row" in answer:
-                    yield answer["row"]
-                elif "error" in answer:
-                    raise ControlError(answer["error"], answer["status"])
-                else:
-                    done: Record = answer["done"]
-                    return done
-    raise ControlError("the daemon ended before it had answered", EX_PROTOCOL)
+        for line in _lines(sock):
+            answer = json.loads(line)
+            if "row" in answer:
+                yield answer["row"]
+            elif "error" in answer:
+                raise ControlError(answer["error"], answer["status"])
+            else:
+                done: Record = answer["done"]
+                return done
+    raise ControlError("who answers ended before it had answered; try again", EX_TEMPFAIL)
+
+
+def _lines(sock: socket.socket) -> Iterator[bytes]:
+    """What comes, to its end or to that of the other side."""
+    with sock.makefile("rb") as lines:
+        try:
+            yield from lines
+        except ConnectionError:
+            pass
 
 
 def answer(path: str, verb: str, arguments: Mapping[str, Any] | None = None, body: BinaryIO | None = None) -> Record:

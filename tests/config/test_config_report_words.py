@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from smtpmaild.config import ConfigError
-from smtpmaild.config.load import load_text
+from smtpmaild.config.reading import load_text
 from smtpmaild.queue.reports import Action
 from smtpmaild.queue.words import ENGLISH
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from smtpmaild.config import Config, ConfigError
-from smtpmaild.config.load import load_text
+from smtpmaild.config.reading import load_text
 from smtpmaild.tls import self_signed
 
 #: The entries of tls.certificates begin in line 5.

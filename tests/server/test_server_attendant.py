@@ -54,7 +54,7 @@ class Daemon:
         return answer(self.control, "status")
 
     def until(self, condition: Any) -> dict[str, Any]:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + 4 * PATIENCE  # it may have a whole interpreter to start
         while True:
             try:
                 if condition(found := self.status()):
