@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smtpmaild.config.reading import load, load_text
     from smtpmaild.config.mistakes import ConfigError, Mistake
     from smtpmaild.config.models import Config
+    from smtpmaild.config.reading import load, load_text
 
 __all__ = ["Config", "ConfigError", "Mistake", "load", "load_text"]
 

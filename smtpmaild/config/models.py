@@ -90,7 +90,7 @@ class Config(Section):
         (), description="What to do with mail for other domains: in order, the first match decides; no match: refused."
     )
     relays: dict[str, Relay] = Field({}, description="What takes our mail on, each under the name `relay` uses.")
-    queue: Queue = Field(default_factory=Queue, description="Where mail waits that is sent on.")
+    queue: Queue = Field({}, validate_default=True, description="Where mail waits that is sent on.")
     sendmail: Sendmail | None = Field(None, description="Mail from programs on this machine, by the command sendmail.")
     control: Control | None = Field(None, description="The socket by which commands ask and steer a running daemon.")
     tls: Tls = Field(default_factory=Tls, description="Certificates, for listeners with TLS.")
