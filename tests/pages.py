@@ -200,11 +200,16 @@ def shell_in(folder: Path) -> Iterator[Shell]:
 
 
 def commands(text: str) -> list[tuple[str, str]]:
-    """Each line of a session with what it is said to print. A line that ends in a backslash goes on."""
+    """Each line of a session with what it is said to print. A backslash at its end, or `<< END`, makes it go on."""
     found: list[tuple[str, str]] = []
+    ends_with = ""
     for line in re.sub(r" *\\\n *", " ", text).splitlines():
-        if line.startswith("$ "):
+        if ends_with:
+            found[-1] = (f"{found[-1][0]}\n{line}", "")
+            ends_with = ends_with if line != ends_with else ""
+        elif line.startswith("$ "):
             found.append((line[2:], ""))
+            ends_with = line.partition("<< ")[2]
         else:
             command, printed = found.pop()
             found.append((command, f"{printed}{line}\n"))
