@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 
 from smtpmaild.auth import Authenticator
 from smtpmaild.auth.gate import Gate
@@ -27,14 +28,16 @@ from smtpmaild.config.check_tls import clients_of
 from smtpmaild.config.domains import LocalDomain as LocalDomainConfig
 from smtpmaild.config.listeners import Listener as ListenerConfig
 from smtpmaild.config.models import Config
+from smtpmaild.config.queue import Priorities as PrioritiesConfig
 from smtpmaild.config.rules import RelayRule as RelayRuleConfig
 from smtpmaild.config.tls import is_offered
 from smtpmaild.delivery.agents import ConfiguredAgents, route_to
+from smtpmaild.delivery.etrn import Etrn
 from smtpmaild.delivery.next_hop import NextHops
 from smtpmaild.delivery.runner import Pace, Runner
 from smtpmaild.delivery.shared import Shared
 from smtpmaild.delivery.store import LOCAL, StoreAgent
-from smtpmaild.envelope import Rule
+from smtpmaild.envelope import Rule, Session
 from smtpmaild.facts import Log
 from smtpmaild.history import Settings
 from smtpmaild.history.recorder import History, Recorder
@@ -43,11 +46,12 @@ from smtpmaild.log import LogStream, set_up
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Mode
 from smtpmaild.policy.builtin import build_policies
-from smtpmaild.policy.chain import Chain
+from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
 from smtpmaild.premises import build_attendant
 from smtpmaild.queue.dsn import Reports
 from smtpmaild.queue.schedule import Schedule
+from smtpmaild.queue.shards import Shards
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.queue.thread import Limits, QueueThread
 from smtpmaild.queue.words import ENGLISH
@@ -62,7 +66,7 @@ from smtpmaild.server.plan import Companion, ListenerPlan, Plan, Vitals
 from smtpmaild.server.threads import Threads
 from smtpmaild.server.watch import Watch
 from smtpmaild.service import LookUp, Service
-from smtpmaild.sink import Sink
+from smtpmaild.sink import STORE_ROUTE, Sink
 from smtpmaild.sink.builtin import build as build_sink
 from smtpmaild.sink.completing import CompletingSink
 from smtpmaild.sink.enqueue import EnqueueSink
@@ -70,7 +74,7 @@ from smtpmaild.sink.options import DiscardOptions
 from smtpmaild.sink.reporting import ReportingSink
 from smtpmaild.sink.writer import Writer
 from smtpmaild.smtp.address import Address
-from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
+from smtpmaild.smtp.extension import ETRN, EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.tls.certificates import Certificates
 from smtpmaild.trial import Notes
@@ -109,6 +113,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None, history: His
     signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
     certificates = build_certificates(config, log)
     client_names = build_client_names(config)
+    verbs = {} if relaying is None else {"ETRN": (Step("etrn", relaying.etrn.answer),)}
     doors = {}
     for listener in config.listeners:
         policies = build_policies(config.at(listener).policies.options(), routing)
@@ -119,7 +124,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None, history: His
         mechanisms = tuple(authenticator.mechanisms) if authenticator is not None else ()
         service = Service(
             listener=listener.name,
-            dialect=build_dialect(config, listener, _offered(listener), mechanisms),
+            dialect=build_dialect(config, listener, _offered(config, listener), mechanisms),
             chain=chain,
             router=routing,
             sinks=_stores(stores, listener),
@@ -129,6 +134,9 @@ def build(config: Config, log: Log, metrics: Metrics | None = None, history: His
             hides_client=listener.hide_client,
             client_names=client_names if listener.reverse_dns else None,
             is_recorded=history is not None,
+            verbs=verbs,
+            queue="" if relaying is None else QUEUE,
+            most_urgent=most_urgent(config.queue.priorities) if config.queue.priorities is not None else _not_urgent,
         )
         doors[listener.name] = build_door(config, listener, service, certificates)
     companions: list[Companion] = [] if history is None else [history]
@@ -179,6 +187,26 @@ def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str,
     return {name: CompletingSink(sink) for name, sink in sinks.items()} if listener.add_missing_headers else sinks
 
 
+def _not_urgent(_: Session) -> int:
+    return 0
+
+
+def most_urgent(priorities: PrioritiesConfig) -> Callable[[Session], int]:
+    """The highest priority that a client may give its mail."""
+    users = priorities.users
+    named = frozenset(map(str.casefold, users)) if not isinstance(users, bool) else frozenset()
+
+    def granted(session: Session) -> int:
+        ip = session.peer.ip
+        is_trusted = (
+            (session.user != "" and (users is True or session.user.casefold() in named))
+            or (ip is not None and any(ip in network for network in priorities.from_networks))
+        )  # fmt: skip
+        return 9 if is_trusted else priorities.others
+
+    return granted
+
+
 def build_client_names(config: Config) -> LookUp | None:
     """What finds the names of clients, if any listener wants them. Importing it takes 90 ms."""
     if not any(listener.reverse_dns for listener in config.listeners):
@@ -196,6 +224,7 @@ class Relaying:
     sink: EnqueueSink
     runner: Runner
     stores: Mapping[str, Sink]
+    etrn: Etrn
 
 
 def build_relaying(
@@ -211,17 +240,21 @@ def build_relaying(
     words = queue.report_words_file or ENGLISH
     reports = Reports(config.hostname, route, log, queue.max_age, words, queue.report_returns)
     told = {name: ReportingSink(store, reports, thread.put, log) for name, store in sinks.items() if store is not sink}
-    local = StoreAgent(routing.local, sinks, QUEUE, config.hostname, log)
+    stores = {LOCAL: "", **{f"{STORE_ROUTE}{name}": name for name in config.deliver_to}}
+    agents = {
+        way: StoreAgent(routing.local, sinks, QUEUE, config.hostname, log, store) for way, store in stores.items()
+    }
     runner = Runner(
         thread,
-        ConfiguredAgents(config.relays, partial(_shared, config, log), {LOCAL: local}),
+        ConfiguredAgents(config.relays, partial(_shared, config, log), agents),
         reports,
         log,
         Schedule(queue.retry_first, queue.retry_longest, queue.max_age, queue.warn_after or 0.0),
         Pace(queue.deliveries, queue.deliveries_per_destination),
         metrics=metrics,
     )
-    return Relaying(store, sink, runner, {**told, QUEUE: sink})
+    etrn = Etrn(Shards(queue.path, log), log, routing.is_local, runner.revive)
+    return Relaying(store, sink, runner, {**told, QUEUE: sink}, etrn)
 
 
 def route_of_mail(config: Config) -> Callable[[Address], str]:
@@ -324,8 +357,9 @@ def _action(config: Config, rule: RelayRuleConfig) -> Deliver | Relay | Refuse:
     return Refuse(Reply(refusal.code, refusal.enhanced, refusal.text))
 
 
-def _offered(listener: ListenerConfig) -> tuple[Extension, ...]:
-    return tuple(row for row in EXTENSIONS if row.keyword not in listener.disable_extensions)
+def _offered(config: Config, listener: ListenerConfig) -> tuple[Extension, ...]:
+    rows = (*EXTENSIONS, ETRN) if listener.etrn_signed_in and config.needs_queue else EXTENSIONS
+    return tuple(row for row in rows if row.keyword not in listener.disable_extensions)
 
 
 def build_dialect(
@@ -353,6 +387,12 @@ def build_dialect(
         starttls=listener.tls in ("optional", "required"),
         requires_tls=listener.tls == "required",
         reports=config.needs_queue,
+        delivers_by=config.needs_queue,
+        least_by=int(config.queue.deliver_by_least),
+        longest_hold=int(config.queue.hold_longest) if config.needs_queue and listener.auth == "required" else 0,
+        priorities=config.queue.priorities.profile if config.needs_queue and config.queue.priorities else "",
+        requires_onward_tls=config.needs_queue,
+        clock=time.time,
     )
     return Dialect(options, extensions)
 
@@ -373,11 +413,11 @@ def build_door(
         service=service,
         xforward_networks=listener.xforward_from,
         xclient_networks=listener.xclient_from,
+        etrn_networks=listener.etrn_from,
         offering={
-            frozenset(row.keyword for row in rows): _offering(config, listener, service, rows) for rows in _TRUSTED_ROWS
-        }
-        if listener.xforward_from or listener.xclient_from
-        else {},
+            frozenset(row.keyword for row in rows): _offering(config, listener, service, rows)
+            for rows in _trusted_rows(config, listener)
+        },
         timeouts=Timeouts(
             greeting=timeouts.greeting,
             command=timeouts.command,
@@ -413,14 +453,20 @@ def _connection_limits(config: Config, listener: ListenerConfig) -> ConnectionLi
     )
 
 
-#: What peers may be offered that are trusted to speak for others.
-_TRUSTED_ROWS: Sequence[tuple[Extension, ...]] = ((XFORWARD,), (XCLIENT,), (XFORWARD, XCLIENT))
+def _trusted_rows(config: Config, listener: ListenerConfig) -> list[tuple[Extension, ...]]:
+    """What peers may be offered that are trusted: each of it alone, and together."""
+    etrn_from = listener.etrn_from if config.needs_queue else ()
+    given = ((XFORWARD, listener.xforward_from), (XCLIENT, listener.xclient_from), (ETRN, etrn_from))
+    wanted = [row for row, networks in given if networks]
+    return [some for count in range(1, len(wanted) + 1) for some in combinations(wanted, count)]
 
 
 def _offering(config: Config, listener: ListenerConfig, service: Service, rows: tuple[Extension, ...]) -> Service:
     # The options of the dialect that is there are those of its connections in clear: without AUTH, maybe.
     mechanisms = () if service.authenticator is None else tuple(service.authenticator.mechanisms)
-    return replace(service, dialect=build_dialect(config, listener, (*_offered(listener), *rows), mechanisms))
+    offered = _offered(config, listener)
+    more = [row for row in rows if row not in offered]
+    return replace(service, dialect=build_dialect(config, listener, (*offered, *more), mechanisms))
 
 
 def plan(

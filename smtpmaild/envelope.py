@@ -169,7 +169,8 @@ class Envelope:
     queue_id: its name for the rest of its life.  protocol: for `with` in Received (RFC 3848): SMTP, ESMTPSA, ...
     declared_size: SIZE= of MAIL in bytes, 0 if not given.  received_at: seconds since the epoch, when MAIL came.
     values: what extensions made of their parameters.  is_lmtp: each recipient gets a reply of its own, so a store says
-    for each destination what came of it.  tls, user, proxy, client_name: as in Session.
+    for each destination what came of it.  tls, user, proxy, client_name: as in Session.  release_at: its sender has it
+    held back until then, in seconds since the epoch; 0.0 for most.
     """
 
     queue_id: str
@@ -192,6 +193,7 @@ class Envelope:
     user: str = ""
     proxy: Peer | None = None
     client_name: str = ""
+    release_at: float = 0.0
 
 
 @dataclass(slots=True)

@@ -7,10 +7,11 @@ that this recipient needs; a recipient with several, by an alias, is served when
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import repeat
 
 from smtpmaild.envelope import Destination, Recipient
-from smtpmaild.sink import Outcome
+from smtpmaild.sink import STORE_ROUTE, Outcome
 from smtpmaild.smtp.reply import Reply
 
 _WORSE = {2: 0, 3: 0, 5: 1, 4: 2}
@@ -42,6 +43,25 @@ def replies_by_recipient(
         sinks = [destination.sink for destination in recipient.route.destinations]
         refusals = [troubles[sink] for sink in sinks if sink in troubles]
         yield worst_reply(refusals or [next(remaining[sink]) for sink in sinks])
+
+
+def through_queue(recipient: Recipient, queue: str, stores: Collection[str]) -> Recipient:
+    """The same, with a way through the queue in place of each of these stores: it gets its part from there."""
+    route, address = recipient.route, recipient.address
+    others = [to for to in route.destinations if to.sink not in stores]
+    ways = dict.fromkeys(to.sink for to in route.destinations if to.sink in stores)
+    later = [
+        Destination(queue, address.domain, address.local_part, "", address, f"{STORE_ROUTE}{store}") for store in ways
+    ]
+    return replace(recipient, route=replace(route, destinations=(*others, *later)))
+
+
+def deferred_stores(outcomes: Mapping[str, Outcome]) -> set[str]:
+    """Stores that could not take a message now, where another one has it already; empty where it can be sent again."""
+    worst = {store: worst_reply((said,)) for store, said in outcomes.items()}
+    deferred = {store for store, reply in worst.items() if reply is not None and 400 <= reply.code < 500}
+    is_somewhere = any(reply is not None and reply.is_positive for reply in worst.values())
+    return deferred if is_somewhere else set()
 
 
 def worst_reply(outcomes: Iterable[Outcome]) -> Reply | None:

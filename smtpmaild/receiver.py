@@ -31,13 +31,23 @@ from smtpmaild.envelope import (
     Transaction,
 )
 from smtpmaild.journal import Journal
-from smtpmaild.outcomes import badness, destinations_by_sink, replies_by_recipient, without_trouble, worst_reply
+from smtpmaild.outcomes import (
+    badness,
+    deferred_stores,
+    destinations_by_sink,
+    replies_by_recipient,
+    through_queue,
+    without_trouble,
+    worst_reply,
+)
 from smtpmaild.policy import Answer, Verdict
 from smtpmaild.policy.chain import Event as Moment
+from smtpmaild.reserve import Reserve
 from smtpmaild.service import WAIT, LookUp, Result, Service, Wait
 from smtpmaild.sign_in import SignIn
 from smtpmaild.sink import Delivery, Outcome
 from smtpmaild.smtp import reply as replies
+from smtpmaild.smtp import timing
 from smtpmaild.smtp.events import (
     Auth,
     AuthCancelled,
@@ -66,7 +76,8 @@ class _Reception:
     deliveries: with the names of their sinks.  troubles: under LMTP, sinks that could not take it from the beginning.
     refusal: a verdict on the way; the rest of the body is read and dropped.  refused_by: who gave it.  full:
     deliveries that asked for a break.  outcomes: what the stores said so far, by sink.  answers_later: end of data was
-    answered with WAIT.  ended_at: when the stores were asked to keep it.
+    answered with WAIT.  ended_at: when the stores were asked to keep it.  reserve: a copy, where there are several
+    stores and a queue.
     """
 
     deliveries: list[tuple[str, Delivery]]
@@ -78,8 +89,12 @@ class _Reception:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     answers_later: bool = False
     ended_at: float = 0.0
+    reserve: Reserve | None = None
 
     def abort(self) -> None:
+        if self.reserve is not None:
+            self.reserve.abort()
+            self.reserve = None
         for _, delivery in self.deliveries:
             delivery.abort()
         self.deliveries = []
@@ -297,6 +312,8 @@ class Receiver:
         parameters = event.parameters
         is_utf8 = "SMTPUTF8" in parameters
         is_lmtp = self.service.dialect.is_lmtp
+        if "MT-PRIORITY" in parameters:
+            parameters = self._granted(event)
         envelope = Envelope(
             queue_id=queue_id.make(),
             session_id=session.session_id,
@@ -317,8 +334,18 @@ class Receiver:
             client_name=session.client_name,
             is_lmtp=is_lmtp,
         )
+        if "HOLDFOR" in parameters or "HOLDUNTIL" in parameters:
+            envelope.release_at = timing.release_at(parameters, envelope.received_at)
         self._transaction = Transaction(session, envelope, parameters)
         return self._ask(Moment.MAIL, self._mail_decided, event, self._transaction)
+
+    def _granted(self, event: Mail) -> Mapping[str, str]:
+        """RFC 6710 §4.1: a priority that is above what the client is trusted with is lowered, and it is told so."""
+        asked, most = timing.priority(event.parameters), self.service.most_urgent(self.session)
+        if asked <= most:
+            return event.parameters
+        event.success = Reply(250, "2.3.6", f"{most} is the new priority assigned to the message")
+        return {**event.parameters, "MT-PRIORITY": str(most)}
 
     def _mail_decided(self, verdict: Verdict, event: Mail) -> Result:
         reply = verdict or event.success
@@ -360,6 +387,8 @@ class Receiver:
         if verdict is not None and not verdict.is_positive:
             return self._refused("DATA", "", verdict)
         envelope = self._in_transaction().envelope
+        if envelope.release_at:
+            self._hold(envelope)
         recipients: Collection[Recipient] = envelope.recipients
         by_sink = destinations_by_sink(recipients)
         troubles: dict[str, Reply] = {}
@@ -379,15 +408,24 @@ class Receiver:
         # RFC 5321 §4.1.1.4: the client sends its message after 354 only, whatever word of praise a policy has.
         return verdict if verdict is not None and verdict.code == 354 else event.success
 
+    def _hold(self, envelope: Envelope) -> None:
+        """Everything waits in the queue until its sender's time has come, what is for our own stores as well."""
+        queue = self.service.queue
+        stores = self.service.sinks.keys() - {queue}
+        envelope.recipients[:] = [through_queue(recipient, queue, stores) for recipient in envelope.recipients]
+
     def _begin(self, by_sink: Mapping[str, Sequence[Destination]], troubles: Mapping[str, Reply]) -> None:
         envelope = self._in_transaction().envelope
         sinks = self.service.sinks
         deliveries = [(name, sinks[name].begin(envelope, to, self._drained)) for name, to in by_sink.items()]
         needs_body = self.chain.needs_body or bool(self.service.recipient_steps)
-        self._reception = _Reception(deliveries, Content(keep_body=needs_body), troubles)
+        reception = self._reception = _Reception(deliveries, Content(keep_body=needs_body), troubles)
         received = trace.received(envelope, hides_client=self.service.hides_client)
         for _, delivery in deliveries:
             delivery.write(received)
+        if len(deliveries) > 1 and self.service.queue and not envelope.is_lmtp:
+            reception.reserve = Reserve(sinks[self.service.queue], self.service.queue, envelope, self._drained)
+            reception.reserve.write(received)
 
     def _body(self, event: Body) -> Result | Awaitable[Result]:
         reception = self._in_reception()
@@ -407,6 +445,8 @@ class Receiver:
         reception.content.write(event.chunk)
         for _, delivery in reception.deliveries:
             reception.full += not delivery.write(event.chunk)
+        if reception.reserve is not None:
+            reception.full += not reception.reserve.write(event.chunk)
         return WAIT if reception.full else None
 
     def _drained(self) -> None:
@@ -500,8 +540,52 @@ class Receiver:
             return self._conclude_each(transaction, each, reception.content)
         worst = worst_reply(reception.outcomes.values())
         reply = success if worst is None or worst.is_positive else worst
+        reserve, reception.reserve = reception.reserve, None
+        if reserve is not None:
+            stores = deferred_stores(reception.outcomes)
+            if stores and self.service.queue not in stores:
+                return self._keep(reserve, stores, partial(self._kept, transaction, success, reply, reception))
+            reserve.abort()
         self._concluded(transaction, reply, reception.content, reception.content.size)
         return reply
+
+    def _keep(self, reserve: Reserve, stores: Collection[str], kept: Callable[[Reserve, Outcome], Reply]) -> Result:
+        """Some stores have the message, and these could not take it: they get it from the queue."""
+        answers: list[Reply] = []
+        is_late = False
+
+        def taken(outcome: Outcome) -> None:
+            answers.append(kept(reserve, outcome))
+            if is_late:
+                self._resume(answers[0])
+
+        reserve.take(stores, taken)
+        if answers:
+            return answers[0]
+        is_late = True
+        return WAIT
+
+    def _kept(
+        self,
+        transaction: Transaction,
+        success: Reply,
+        failure: Reply,
+        reception: _Reception,
+        reserve: Reserve,
+        outcome: Outcome,
+    ) -> Reply:
+        worst = worst_reply((outcome,))
+        is_kept = worst is None or worst.is_positive
+        self.service.log.warning(
+            "stores_deferred",
+            queue_id=transaction.envelope.queue_id,
+            queued_as=reserve.queue_id if is_kept else "",
+            stores=sorted(deferred_stores(reception.outcomes)),
+            reply=str(failure),
+        )
+        answer = success if is_kept else failure
+        self._concluded(transaction, answer, reception.content, reception.content.size)
+        return answer
 
     def _refuse_message(self, refusal: Reply, size: int) -> Reply:
         transaction, reception = self._in_transaction(), self._in_reception()

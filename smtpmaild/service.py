@@ -41,7 +41,8 @@ class Service:
     who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data
     about each recipient: the callbacks of a program, which has no stores.  hides_client: Received tells nothing of it.
     client_names: finds a client's name in the DNS; None where nobody wants to know.  is_recorded: a history is kept,
-    and the log is told what only that wants.
+    and the log is told what only that wants.  queue: the name of the one among the sinks that is the queue, "" where
+    there is none.  most_urgent: the highest priority that a client may give its mail (MT-PRIORITY).
     """
 
     listener: str
@@ -58,3 +59,5 @@ class Service:
     hides_client: bool = False
     client_names: LookUp | None = None
     is_recorded: bool = False
+    queue: str = ""
+    most_urgent: Callable[[Session], int] = field(default=lambda _: 0)

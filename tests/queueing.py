@@ -116,6 +116,9 @@ class MemoryQueue:
                     if one.destination == destination and one.state in WAITING and one.next_attempt <= now
                 ]
                 is_old = message.received_at < room.received_before
+                is_old = is_old or (
+                    0 < message.deadline <= now and any(one.attempted_at < message.deadline for one in due)
+                )
                 if due and len(claims) < limit and (is_old or left.setdefault(destination, room.other) > 0):
                     left[destination] = left.get(destination, 0) - 1
                     taken = [replace(one, state=State.IN_DELIVERY, next_attempt=lease_until) for one in due]
@@ -173,8 +176,11 @@ class MemoryQueue:
 
 
 def _matches(query: Query, message: QueuedMessage, one: QueuedRecipient) -> bool:
+    below, relay = query.below.lower(), query.relay
     return (
-        (not query.queue_ids or message.queue_id in query.queue_ids)
+        (not below or f".{one.address.domain}".endswith(f".{below}"))
+        and (not relay or one.route in (f"relay:{relay}", f"{BY_MX}/{relay}"))
+        and (not query.queue_ids or message.queue_id in query.queue_ids)
         and (query.sender is None or message.reverse_path.text.lower() == query.sender.lower())
         and (not query.recipient or one.address.text.lower() == query.recipient.lower())
         and (not query.domain or one.address.domain == query.domain.lower())

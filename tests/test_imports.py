@@ -91,12 +91,13 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # one transaction, and what carries it
     "outcomes": Allowed(ours=("smtp.*", "envelope", "sink")),
+    "reserve": Allowed(ours=("smtp.*", "envelope", "outcomes", "queue_id", "sink")),
     "service": Allowed(ours=("smtp.*", "envelope", "metrics", "facts", "policy.chain", "sink", "routing", "auth")),
     "journal": Allowed(ours=("smtp.*", "envelope", "content", "metrics", "facts", "auth")),
     "sign_in": Allowed(ours=("smtp.*", "envelope", "journal", "auth")),
     "receiver": Allowed(
         ours=("smtp.*", "envelope", "trace", "queue_id", "content", "policy", "policy.chain", "sink", "auth")
-        + ("service", "journal", "sign_in", "outcomes")
+        + ("service", "journal", "sign_in", "outcomes", "reserve")
     ),
     "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth", "service")),
     "server": Allowed(

@@ -38,14 +38,14 @@ from smtpmaild.dialogue import Dialogue
 from smtpmaild.envelope import Destination, Envelope, Peer, Rule, Session, Transaction
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy import Mode, Policy, Verdict
-from smtpmaild.policy.chain import Chain
+from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.routing import LocalDomain, Routing
 from smtpmaild.server.counts import Counts
 from smtpmaild.server.listener import Door, Listener, Room
 from smtpmaild.service import Service
 from smtpmaild.sink import Outcome, Post
 from smtpmaild.smtp.address import Address, no_idna
-from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
+from smtpmaild.smtp.extension import ETRN, EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
 
 FOLDER = Path(__file__).parent / "transcripts"
@@ -108,6 +108,11 @@ CONFIG: Mapping[str, tuple[str, Callable[[str], object]]] = {
     "bare_lf_commands": ("allow_bare_lf", bool),
     "lmtp": ("is_lmtp", bool),
     "dsn": ("reports", bool),
+    "deliver_by": ("delivers_by", bool),
+    "least_by": ("least_by", int),
+    "hold": ("longest_hold", int),
+    "priorities": ("priorities", str),
+    "requires_onward_tls": ("requires_onward_tls", bool),
     "no_idna": ("to_ascii", lambda _: no_idna),
 }
 #: @config refuse_<stage>="550 5.7.1 No": a policy refuses. Of HELO and MAIL only bad.example and bad@bad.example.
@@ -132,7 +137,7 @@ def read_transcript(path: Path) -> Transcript:
     return transcript
 
 
-_TRUSTED_ONLY = {"xforward": XFORWARD, "xclient": XCLIENT}
+_TRUSTED_ONLY = {"xforward": XFORWARD, "xclient": XCLIENT, "etrn": ETRN}
 
 
 def _read_config(transcript: Transcript, rest: str, where: str) -> None:
@@ -331,6 +336,7 @@ class Server:
             sinks={"memory": self.sink},
             log=self.log,
             metrics=Metrics(),
+            verbs={"ETRN": (Step("etrn", lambda _, argument: Reply(251, "2.0.0", f"Nothing for {argument}")),)},
         )
 
 

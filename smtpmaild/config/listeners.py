@@ -28,6 +28,10 @@ ExtensionKeyword = Literal[
     "HELP",
     "LIMITS",
     "DSN",
+    "DELIVERBY",
+    "FUTURERELEASE",
+    "MT-PRIORITY",
+    "REQUIRETLS",
 ]
 
 MechanismName = Literal["PLAIN", "LOGIN", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"]
@@ -156,6 +160,14 @@ class Listener(Section):
         (),
         description="Networks of proxies that may speak for another client by XCLIENT, which every rule and limit then "
         "sees in their place. Empty: nobody.",
+    )
+    etrn_from: tuple[Network, ...] = Field(
+        (),
+        description="Networks of hosts that may have the queue's mail for a domain tried at once (ETRN, RFC 1985). "
+        "Empty: nobody.",
+    )
+    etrn_signed_in: StrictBool = Field(
+        False, description="The same for everybody who has signed in; with `auth: required`."
     )
     add_missing_headers: StrictBool = Field(
         False, description="Put Date and Message-ID in front of messages that have none (RFC 6409 8)."

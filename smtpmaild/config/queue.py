@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictBool, model_validator
 
+from smtpmaild.config.names import Network, UserName
 from smtpmaild.config.paths import ConfigPath
 from smtpmaild.config.report_words import WordsFile
 from smtpmaild.config.section import Section, Whole
 from smtpmaild.config.units import Duration, Size
+
+
+class Priorities(Section):
+    """Whose mail may say how urgent it is (MT-PRIORITY, RFC 6710): more urgent mail is taken on first."""
+
+    profile: Literal["MIXER", "STANAG4406", "NSEP"] = Field(
+        "MIXER", description="What the numbers from -9 to 9 mean among those who use them; it is told in EHLO."
+    )
+    from_networks: tuple[Network, ...] = Field(
+        (), description="Networks of clients that are trusted with any priority."
+    )
+    users: tuple[UserName, ...] | StrictBool = Field(
+        False, description="Who is trusted with any priority when signed in: names, or true for everybody."
+    )
+    others: Whole = Field(
+        0, ge=-9, le=9, description="The highest priority that anybody else may give; a higher one is lowered to it."
+    )
 
 
 class Queue(Section):
@@ -51,6 +69,22 @@ class Queue(Section):
     max_size: Size = Field(0, description="The same for the bytes of all messages; 0: no limit.")
     min_free: Size = Field(
         100_000_000, description="With less free space than this on its disk, the queue takes no more mail (452)."
+    )
+
+    hold_longest: Duration = Field(
+        7 * 86400.0,
+        ge=0,
+        le=999_999_999,
+        description="How long clients that must sign in may have a message held back (FUTURERELEASE); 0: not at all.",
+    )
+    deliver_by_least: Duration = Field(
+        0.0,
+        ge=0,
+        le=999_999_999,
+        description="The least time within which a message can be asked to be delivered or returned (DELIVERBY).",
+    )
+    priorities: Priorities | None = Field(
+        None, description="Whose mail may say how urgent it is (MT-PRIORITY). Left out: nobody's."
     )
 
     @model_validator(mode="after")

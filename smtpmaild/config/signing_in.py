@@ -31,6 +31,21 @@ def _doors(config: Config) -> Findings:
             yield Finding(("listeners", number, key), message, "warning", of_key=True)
 
 
+def _etrn(config: Config) -> Findings:
+    for number, listener in enumerate(config.listeners):
+        if listener.etrn_signed_in and listener.auth != "required":
+            message = f"who has not signed in could use it too: 'etrn_signed_in' wants auth: required ({listener.name})"
+            yield Finding(("listeners", number, "etrn_signed_in"), message)
+        for key in sorted(listener.model_fields_set & {"etrn_from", "etrn_signed_in"}):
+            if not config.needs_queue:
+                message = f"'{key}' is about mail that waits in the queue, and nothing here needs one"
+                yield Finding(("listeners", number, key), message, "warning", of_key=True)
+        for index, network in enumerate(listener.etrn_from):
+            if network.prefixlen == 0:
+                message = f"{network} is everybody: any stranger could have the whole queue tried again with ETRN"
+                yield Finding(("listeners", number, "etrn_from", index), message)
+
+
 def _unused_accounts(config: Config) -> Findings:
     if config.accounts is not None and all(listener.auth == "none" for listener in config.listeners):
         yield Finding(("accounts",), "nobody can sign in: no listener has 'auth'", "warning", of_key=True)
@@ -155,6 +170,7 @@ def login(config: Config, user: str) -> tuple[str, str]:
 
 SIGNING_IN_CHECKS: Sequence[Callable[[Config], Findings]] = (
     _doors,
+    _etrn,
     _unused_accounts,
     _clear_text,
     _users_file,

@@ -33,12 +33,14 @@ class Outcome:
     """What one recipient's attempt came to.
 
     reply: the remote server's own words, or ours (4.4.1 connection refused, 5.4.4 no such domain ...).  remote: who
-    said it: "mx.example.net [192.0.2.1]:25"; "" for us.  passed: of a success.
+    said it: "mx.example.net [192.0.2.1]:25"; "" for us.  passed: of a success.  keeps_time: who took it knows
+    DELIVERBY, and was told when it is to be delivered by.
     """
 
     reply: Reply
     remote: str = ""
     passed: Passed = Passed.OUT
+    keeps_time: bool = False
 
 
 class Agent(Protocol):

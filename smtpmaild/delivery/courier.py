@@ -21,6 +21,7 @@ from smtpmaild.envelope import BodyType
 from smtpmaild.queue import Body, QueuedMessage, QueuedRecipient
 from smtpmaild.smtp.mailing import NEEDS_EIGHT_BIT, NEEDS_REQUIRETLS, Forward, Mailing, Offer
 from smtpmaild.smtp.reply import OwnReply, Reply
+from smtpmaild.smtp.timing import deliver_by
 
 #: In one attempt. RFC 5321 §5.1: "at least two addresses"; Postfix tries five and talks to two.
 _MOST_ADDRESSES = 5
@@ -101,6 +102,10 @@ class Courier:
         self, channel: Channel, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
     ) -> list[Outcome]:
         offer = channel.session.offer
+        if not channel.endpoint.port and "REQUIRETLS" in message.parameters:
+            # It stays on this machine, in the hands of the store: RFC 8689 is about the way between hosts.
+            parameters = {key: value for key, value in message.parameters.items() if key != "REQUIRETLS"}
+            message = replace(message, parameters=parameters)
         most = self._options.recipients_per_message
         group = recipients[: min(most, offer.most_recipients or most)]
         try:
@@ -112,7 +117,8 @@ class Courier:
             channel.abort()
             raise
         self._keep(channel)
-        return [_outcome(reply, channel.endpoint, self._passed(offer)) for reply in replies]
+        passed, keeps_time = self._passed(offer), "DELIVERBY" in offer
+        return [_outcome(reply, channel.endpoint, passed, keeps_time=keeps_time) for reply in replies]
 
     async def _send_body(
         self, channel: Channel, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
@@ -183,10 +189,10 @@ def _is_open(outcome: Outcome) -> bool:
     return 400 <= outcome.reply.code < 500
 
 
-def _outcome(reply: Reply, endpoint: Endpoint, passed: Passed = Passed.OUT) -> Outcome:
+def _outcome(reply: Reply, endpoint: Endpoint, passed: Passed = Passed.OUT, *, keeps_time: bool = False) -> Outcome:
     if isinstance(reply, OwnReply):
         return Outcome(Reply(reply.code, reply.enhanced, f"{endpoint}: {reply.text}"))
-    return Outcome(reply, str(endpoint), passed)
+    return Outcome(reply, str(endpoint), passed, keeps_time)
 
 
 def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Mailing:
@@ -197,10 +203,8 @@ def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> M
 
 def _parameters(message: QueuedMessage, now: float) -> Mapping[str, str]:
     """Those of MAIL, as they are now: of the time to deliver by (RFC 2852 §4), some has gone."""
-    if "BY" not in message.parameters:
-        return message.parameters
-    seconds, _, mode = message.parameters["BY"].partition(";")
-    return {**message.parameters, "BY": f"{int(seconds) - int(now - message.received_at)};{mode}"}
+    by = deliver_by(message.parameters)
+    return {**message.parameters, "BY": by.passed_on(now - message.received_at)} if by else message.parameters
 
 
 async def _is_ascii(body: Body) -> bool:

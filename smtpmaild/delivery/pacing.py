@@ -28,6 +28,8 @@ START = 2
 FATAL = 3
 FIRST_PAUSE = 60.0
 LONGEST_PAUSE = 300.0
+#: Since when somebody is dead who may be tried at once; not 0, for that is alive.
+_LONG_AGO = 1.0
 #: Destinations remembered, with what was learned of them.
 _MOST_PACES = 10_000
 #: Enhanced codes (RFC 3463) that are about the way there or the whole host: subjects 3, mail system, and 4, network.
@@ -89,6 +91,12 @@ class Pacing:
             name: {"in_flight": pace.in_flight, "window": int(pace.window), "dead_until": pace.dead_until}
             for name, pace in known[:most]
         }
+
+    def revive(self, destination: str) -> None:
+        """Somebody knows better: a dead one may be probed at once."""
+        pace = self._paces.get(destination)
+        if pace is not None and pace.dead_until:
+            pace.dead_until = _LONG_AGO
 
     def room(self, now: float, received_before: float = 0.0) -> Room:
         """For the next claim."""

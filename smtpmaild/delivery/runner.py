@@ -8,6 +8,7 @@ they read the message.
 |----------------------------------------------------|------------------------------------------------------------|
 | somebody gave it a 5yz before (`queue bounce`)     | bounced, not tried                                         |
 | too old, and tried before or its destination dead  | expired, not tried                                         |
+| DELIVERBY with R, and the time is over             | expired with 5.4.7, not tried                              |
 | its route has no agent any more                    | deferred with 4.3.5, until the configuration is mended     |
 | tried: 2yz                                         | delivered                                                  |
 | tried: 5yz                                         | bounced                                                    |
@@ -23,7 +24,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -37,6 +38,7 @@ from smtpmaild.queue.reports import Action, Reporter, Told
 from smtpmaild.queue.schedule import Schedule
 from smtpmaild.queue.thread import QueueThread
 from smtpmaild.smtp.reply import Reply
+from smtpmaild.smtp.timing import deliver_by
 
 #: How long a claim is ours without a word; renewed when half of it is over.
 LEASE = 600.0
@@ -52,6 +54,8 @@ MOST_DESTINATIONS = 200
 GRACE = 10.0
 
 EXPIRED = Reply(451, "4.4.7", "Delivery time expired")
+# RFC 2852 §4: 5.4.7.
+TOO_LATE = "It was not delivered within the time that its sender set"
 NO_ROUTE = Reply(451, "4.3.5", "The configuration has no such relay")
 AGENT_FAILED = Reply(451, "4.3.0", "Local error in delivery")
 
@@ -141,6 +145,12 @@ class Runner:
                 await asyncio.wait(late)
         await self._agents.close()
         await asyncio.to_thread(self._thread.stop)
+
+    def revive(self, destinations: Collection[str]) -> None:
+        """Try them now, whatever was learned of them: they have come back."""
+        for destination in destinations:
+            self._pacing.revive(destination)
+        self._look()
 
     # Claiming
 
@@ -257,28 +267,41 @@ class Runner:
         if recipient.last is not None and recipient.last.is_permanent:
             after = replace(recipient, state=State.BOUNCED)
             return self._result(claim, after, Settlement(recipient.number, State.BOUNCED), Action.FAILED)
-        if self._schedule.is_over(now, claim.message.received_at) and (
+        if _is_too_late(claim.message, now):
+            reply = _too_late(recipient.last)
+            after = replace(recipient, state=State.EXPIRED, last=reply, remote="")
+            settlement = Settlement(recipient.number, State.EXPIRED, reply, at=now)
+            return self._result(claim, after, settlement, Action.FAILED)
+        if self._schedule.is_over(now, claim.message.released_at) and (
             recipient.attempts or self._pacing.is_dead(claim.destination)
         ):
             last = recipient.last or EXPIRED
             after = replace(recipient, state=State.EXPIRED, last=last)
-            reply = None if recipient.last else EXPIRED
-            return self._result(claim, after, Settlement(recipient.number, State.EXPIRED, reply, at=now), Action.FAILED)
+            reply_now = None if recipient.last else EXPIRED
+            settlement = Settlement(recipient.number, State.EXPIRED, reply_now, at=now)
+            return self._result(claim, after, settlement, Action.FAILED)
         return None
 
     def _after_attempt(self, claim: Claim, recipient: QueuedRecipient, outcome: Outcome, now: float) -> _Result:
-        reply, received_at = outcome.reply, claim.message.received_at
+        message, reply = claim.message, outcome.reply
+        since, deadline = message.released_at, message.deadline
         next_attempt, action = 0.0, None
         if reply.is_positive:
             state, action = State.DELIVERED, _OF_SUCCESS[outcome.passed]
         elif reply.is_permanent:
             state, action = State.BOUNCED, Action.FAILED
-        elif self._schedule.is_over(now, received_at):
+        elif _is_too_late(message, now):
+            state, action, reply = State.EXPIRED, Action.FAILED, _too_late(reply)
+            outcome = Outcome(reply)
+        elif self._schedule.is_over(now, since):
             state, action = State.EXPIRED, Action.FAILED
         else:
             state = State.DEFERRED
-            next_attempt = self._schedule.next_attempt(now, received_at, recipient.attempts, self._chance())
-            if self._schedule.is_warning_due(now, received_at, recipient.attempted_at):
+            next_attempt = self._schedule.next_attempt(now, since, recipient.attempts, self._chance())
+            if now < deadline:  # its sender is to hear of it then
+                next_attempt = min(next_attempt, deadline)
+            is_late = 0 < deadline <= now and recipient.attempted_at < deadline
+            if is_late or self._schedule.is_warning_due(now, since, recipient.attempted_at):
                 action = Action.DELAYED
         after = replace(
             recipient,
@@ -290,9 +313,17 @@ class Runner:
             remote=outcome.remote,
         )
         settlement = Settlement(recipient.number, state, reply, outcome.remote, now, next_attempt)
-        return self._result(claim, after, settlement, action)
+        return self._result(claim, after, settlement, action, is_traced=_is_traced(message, outcome))
 
-    def _result(self, claim: Claim, after: QueuedRecipient, settlement: Settlement, action: Action | None) -> _Result:
+    def _result(
+        self,
+        claim: Claim,
+        after: QueuedRecipient,
+        settlement: Settlement,
+        action: Action | None,
+        *,
+        is_traced: bool = False,
+    ) -> _Result:
         message = claim.message
         age = self._clock() - message.received_at
         self._metrics.deliveries.count(after.route, _EVENTS[after.state])
@@ -310,6 +341,8 @@ class Runner:
             age=round(age, 3),
             **({"next_attempt": round(after.next_attempt)} if after.state is State.DEFERRED else {}),
         )
+        if is_traced and not message.reverse_path.is_null:
+            return settlement, Told(Action.RELAYED, after, is_traced=True)
         # RFC 5321 §6.1: no notification about a notification.
         if action is None or message.reverse_path.is_null:
             return settlement, None
@@ -360,6 +393,25 @@ _EVENTS = {
 _OF_SUCCESS = {Passed.ON: None, Passed.OUT: Action.RELAYED, Passed.IN: Action.DELIVERED}
 #: Senders hear of success only when they asked to (RFC 3461 §4.1: NOTIFY=SUCCESS).
 _ON_REQUEST = (Action.DELIVERED, Action.RELAYED)
+
+
+def _is_too_late(message: QueuedMessage, now: float) -> bool:
+    """It is to be returned rather than delivered now (RFC 2852 §4, by-mode R)."""
+    by = deliver_by(message.parameters) if message.parameters else None
+    return by is not None and by.is_returned and now >= message.deadline
+
+
+def _too_late(last: Reply | None) -> Reply:
+    return Reply(554, "5.4.7", f"{TOO_LATE}; last: {last}" if last else TOO_LATE)
+
+
+def _is_traced(message: QueuedMessage, outcome: Outcome) -> bool:
+    """The sender is told that the message is on its way to somebody else: it asked for that (T), or else nobody would
+    tell any more when the time is over (RFC 2852 §4)."""
+    by = deliver_by(message.parameters) if message.parameters else None
+    if by is None or outcome.passed is Passed.IN or not outcome.reply.is_positive:
+        return False
+    return by.is_traced or not (by.is_returned or outcome.keeps_time)
 
 
 def _answer(future: asyncio.Future[OSError | None], error: OSError | None) -> None:

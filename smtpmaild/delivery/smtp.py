@@ -9,13 +9,17 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from smtpmaild.delivery import Outcome
-from smtpmaild.delivery.attempt import attempt
+from smtpmaild.delivery.attempt import attempt, same
 from smtpmaild.delivery.courier import Courier
 from smtpmaild.delivery.dial import Manner
 from smtpmaild.delivery.next_hop import IpVersion, NextHops
 from smtpmaild.delivery.options import Port, SessionOptions
 from smtpmaild.delivery.shared import Shared
 from smtpmaild.queue import QueuedMessage, QueuedRecipient
+from smtpmaild.smtp.reply import Reply
+
+# RFC 8689 §4.2.1 wants DNSSEC or MTA-STS before a certificate for the name of a MX proves anything.
+UNPROVEN = Reply(550, "5.7.30", "REQUIRETLS: nothing proves that the MX records of the domain are its own")
 
 
 class HopOptions(SessionOptions):
@@ -92,6 +96,8 @@ class MxAgent:
         return [by_number[recipient.number] for recipient in recipients]
 
     async def _deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+        if "REQUIRETLS" in message.parameters:
+            return same(UNPROVEN, recipients)
         options = self._options
         domain = recipients[0].address.domain
         endpoints = await self._next_hops.of_domain(domain, options.port, options.ip)

@@ -1,4 +1,5 @@
-"""Mail from the queue into our own stores: reports to senders in local domains.
+"""Mail from the queue into our own stores: reports to senders in local domains, what its sender had held back, and what
+a store could not take when the message came.
 
 The names of a recipient are looked up at each attempt, and what stores say of the message is the outcome, as it is the
 reply to a client: 250 when all of them hold it, else the worst. A body is read in blocks, no faster than the stores
@@ -15,24 +16,27 @@ from smtpmaild import queue_id
 from smtpmaild.delivery import Outcome, Passed
 from smtpmaild.delivery.attempt import attempt
 from smtpmaild.delivery.channel import BLOCK
-from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route
+from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule
 from smtpmaild.facts import Log
 from smtpmaild.queue import QueuedMessage, QueuedRecipient
 from smtpmaild.sink import Delivery, Sink
 from smtpmaild.sink import Outcome as Stored
 from smtpmaild.smtp.address import Address
-from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
+from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, RECIPIENT_OK, Reply
 
 #: The route of mail to local domains.
 LOCAL = "local"
+_BY_RULE = Rule("deliver")
 NOT_LOCAL = Reply(451, "4.3.5", "The domain is not local any more")
+NOT_THERE = Reply(451, "4.3.5", "The address has no place in that store any more")
 
 
 class StoreAgent:
     """Delivers to local domains.
 
     find: the Route of an address, None where its domain is not local.  sinks: the stores by name.  queue: the name of
-    the one that leads back into the queue: an alias may.
+    the one that leads back into the queue: an alias may.  only: the one store that the mail is for, of an address that
+    may have several; "" for all.
     """
 
     def __init__(
@@ -42,7 +46,9 @@ class StoreAgent:
         queue: str,
         hostname: str,
         log: Log,
+        only: str = "",
     ) -> None:
+        self._only = only
         self._find = find
         self._sinks = sinks
         self._queue = queue
@@ -59,9 +65,11 @@ class StoreAgent:
         return [Outcome(await self._store(message, one), passed=Passed.IN) for one in recipients]
 
     async def _store(self, message: QueuedMessage, recipient: QueuedRecipient) -> Reply:
-        route = self._find(recipient.address)
+        route = self._route(recipient.address)
         if route is None:
             return NOT_LOCAL
+        if not route.destinations and route.reply.is_positive:
+            return NOT_THERE
         if not route.reply.is_positive:
             return route.reply
         envelope = self._envelope(message, Recipient(recipient.address, route, recipient.parameters))
@@ -81,6 +89,17 @@ class StoreAgent:
             raise
         replies = [await copy.commit() for copy in copies]
         return next((reply for reply in replies if not reply.is_positive), MESSAGE_ACCEPTED)
+
+    def _route(self, address: Address) -> Route | None:
+        """Where mail for it goes now."""
+        route = self._find(address)
+        if not self._only:
+            return route
+        if route is None:  # a relay rule has put it there
+            name = address.local_part.casefold()
+            here = Destination(self._only, address.domain or self._hostname, name, "", address)
+            return Route(_BY_RULE, RECIPIENT_OK, (here,))
+        return replace(route, destinations=tuple(to for to in route.destinations if to.sink == self._only))
 
     def _named(self, sink: str, envelope: Envelope) -> Envelope:
         """What goes back into the queue is another message there."""

@@ -41,6 +41,7 @@ from smtpmaild.delivery.options import AgentOptions
 from smtpmaild.delivery.shared import Shared
 from smtpmaild.queue import QueuedMessage, QueuedRecipient
 from smtpmaild.sink.options import Seconds
+from smtpmaild.smtp.mailing import NEEDS_REQUIRETLS
 from smtpmaild.smtp.reply import Reply, printable
 
 #: A multiple of three, so that the base64 of blocks joined is the base64 of the whole.
@@ -165,6 +166,8 @@ class WebhookAgent:
         await asyncio.to_thread(self._threads.shutdown)
 
     async def _deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+        if "REQUIRETLS" in message.parameters and self._url.scheme != "https":
+            return same(NEEDS_REQUIRETLS, recipients)
         addresses = [recipient.address.text for recipient in recipients]
         loop = asyncio.get_running_loop()
         connection = _Connection(self._options.timeout)

@@ -29,6 +29,7 @@ from enum import Enum
 from typing import BinaryIO, Protocol
 
 from smtpmaild.envelope import NO_PARAMETERS, BodyType
+from smtpmaild.smtp import timing
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 
@@ -90,8 +91,26 @@ class QueuedMessage:
 
     @property
     def flow(self) -> str:
-        """Whose mail it is, where senders are to have equal parts: a login's, else that of the sender's domain."""
-        return self.user or self.reverse_path.domain
+        """Whose mail it is, where senders are to have equal parts: a login's, else that of the sender's domain. With
+        how urgent it is, where somebody said so: priority_of() reads it."""
+        flow = self.user or self.reverse_path.domain
+        if not self.parameters:
+            return flow
+        priority = timing.priority(self.parameters)
+        return f"{flow}{_URGENCY}{priority}" if priority else flow
+
+    @property
+    def deadline(self) -> float:
+        """When it is to be delivered by (DELIVERBY); 0.0: it may take its time, or was late before it came."""
+        by = timing.deliver_by(self.parameters) if self.parameters else None
+        return self.received_at + by.seconds if by is not None and by.seconds > 0 else 0.0
+
+    @property
+    def released_at(self) -> float:
+        """Since when it is tried: since it came, or what its sender had it held back for (FUTURERELEASE) is over."""
+        if not self.parameters:
+            return self.received_at
+        return max(timing.release_at(self.parameters, self.received_at), self.received_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +140,15 @@ class QueuedRecipient:
         if self.route == BY_MX or self.route.startswith(f"{BY_MX}/"):
             return f"{self.route.removeprefix('relay:')}:{self.address.domain}"
         return self.route
+
+
+#: Between whose mail a flow is and how urgent it is: no login and no domain has it.
+_URGENCY = "\t"
+
+
+def priority_of(flow: str) -> int:
+    """How urgent the mail of a flow is, from -9 to 9 (RFC 6710)."""
+    return int(flow.rpartition(_URGENCY)[2]) if _URGENCY in flow else 0
 
 
 #: A message with some or all of its recipients.
@@ -171,7 +199,8 @@ class Query:
     """Which recipients: all conditions together; an empty one asks nothing.
 
     queue_ids: of messages.  sender, recipient: addresses, compared without case; sender "" is the null sender.
-    domain: of the recipient.  received_before: seconds since the epoch; 0 for any time.  limit: of messages; 0 for all.
+    domain: of the recipient.  below: the same, or any domain below it.  relay: what takes it on, a name under relays.
+    received_before: seconds since the epoch; 0 for any time.  limit: of messages; 0 for all.
     """
 
     queue_ids: Collection[str] = ()
@@ -181,6 +210,8 @@ class Query:
     states: Collection[State] = ()
     received_before: float = 0.0
     limit: int = 0
+    below: str = ""
+    relay: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +244,9 @@ class QueueStore(Protocol):
     def claim(self, now: float, lease_until: float, limit: int, room: Room) -> Sequence[Claim]:
         """At most `limit` claims that are due, fair between destinations and, within one, between flows.
 
-        Of one flow to one destination the longest waiting comes first. A lease that is lost in a crash is no loss.
+        Urgent flows come before others, most of the time. Of one flow to one destination the longest waiting comes
+        first. What was not tried since its deadline came is claimed whatever room there is. A lease that is lost in a
+        crash is no loss.
         """
         ...
 

@@ -47,6 +47,11 @@ class Status:
             yield f"Original-Envelope-Id: {_one_line(decode_xtext(envelope_id))}"
         yield f"X-Smtpmaild-Queue-ID: {message.queue_id}"
         yield f"Arrival-Date: {trace.date_text(message.received_at)}"
+        if message.deadline:  # RFC 2852 §5
+            yield f"Deliver-By-Date: {trace.date_text(message.deadline)}"
+        for word, kind in (("HOLDFOR", "for"), ("HOLDUNTIL", "until")):  # RFC 4865 §4
+            if word in message.parameters:
+                yield f"Future-Release-Request: {kind};{_one_line(message.parameters[word])}"
 
     def _of_recipient(self, told: Told) -> Iterator[str]:
         """RFC 3464 §2.3."""

@@ -22,7 +22,7 @@ from email.headerregistry import Address as HeaderAddress
 from email.message import EmailMessage
 
 from smtpmaild import queue_id, trace
-from smtpmaild.envelope import BodyType
+from smtpmaild.envelope import NO_PARAMETERS, BodyType
 from smtpmaild.facts import Log
 from smtpmaild.queue import Entry, QueuedMessage, QueuedRecipient
 from smtpmaild.queue.body import BytesBody
@@ -85,7 +85,10 @@ class Reports:
 
     def _entry(self, message: QueuedMessage, told: Sequence[Told], route: str) -> Entry:
         name, now = queue_id.make(), self.clock()
-        original = _original(message, is_whole=told[0].action is Action.FAILED, most=self.returned_size)
+        # RFC 8689 §5: what was to travel within TLS alone comes back so, and no more of it than has to.
+        is_secret = "REQUIRETLS" in message.parameters
+        is_whole = told[0].action is Action.FAILED and not is_secret
+        original = _original(message, is_whole=is_whole, most=self.returned_size)
         data = compose(
             self.hostname, name, now, message, told, original, self.words, message.received_at + self.max_age
         )
@@ -97,6 +100,7 @@ class Reports:
             body=BytesBody(data),
             body_type=BodyType.SEVEN_BIT if data.isascii() else BodyType.EIGHT_BIT_MIME,
             is_utf8=is_global(message),
+            parameters={"REQUIRETLS": ""} if is_secret else NO_PARAMETERS,
         )
         return report, [QueuedRecipient(0, message.reverse_path, route, next_attempt=now)]
 
@@ -105,7 +109,9 @@ def is_wanted(told: Told) -> bool:
     """Whether the sender wants to be told so of this recipient."""
     notify = told.recipient.parameters.get("NOTIFY", "").upper()
     if not notify:
-        return told.action in _BY_DEFAULT
+        return told.is_traced or told.action in _BY_DEFAULT
+    if told.is_traced:
+        return notify != "NEVER"
     return _WORD_OF_NOTIFY[told.action] in notify.split(",")
 
 

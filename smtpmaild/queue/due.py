@@ -5,6 +5,9 @@ due; a lane without mail does not stand here at all. `lanes()` goes around the r
 from each in turn, and the flows of a destination take turns too: a newsletter to ten thousand recipients of one
 domain delays neither other domains nor the letter of somebody else to that one.
 
+A flow says how urgent its mail is (MT-PRIORITY). Of what is ready the more urgent comes first, three times out of four;
+the fourth goes by turns, so that nothing waits for ever, however much that is urgent comes in.
+
 Pure bookkeeping: knows no mail and no clock, and is asked by one thread at a time.
 """
 
@@ -14,10 +17,44 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from smtpmaild.queue import Room
+from smtpmaild.queue import Room, priority_of
 
 Lane = tuple[str, str]
 _READY = float("-inf")
+#: One turn of so many goes to whoever's it is, not to the most urgent.
+_FAIR = 4
+
+
+class _Flows:
+    """The ready flows of one destination, by how urgent they are; those of one urgency take turns."""
+
+    __slots__ = ("_by_priority", "_turns")
+
+    def __init__(self) -> None:
+        self._by_priority: dict[int, deque[str]] = {}
+        self._turns = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._by_priority)
+
+    @property
+    def most_urgent(self) -> int:
+        return max(self._by_priority)
+
+    def add(self, flow: str) -> None:
+        self._by_priority.setdefault(priority_of(flow), deque()).append(flow)
+
+    def take(self) -> str:
+        """The next flow."""
+        self._turns += 1
+        first, *others = sorted(self._by_priority, reverse=True)
+        if others and self._turns % _FAIR == 0:
+            first = others[self._turns // _FAIR % len(others)]
+        flows = self._by_priority[first]
+        flow = flows.popleft()
+        if not flows:
+            del self._by_priority[first]
+        return flow
 
 
 class DueIndex:
@@ -29,7 +66,9 @@ class DueIndex:
         self._asleep = [(at, lane) for lane, at in self._earliest.items()]
         heapq.heapify(self._asleep)
         self._ring: deque[str] = deque()  # destinations with ready flows, the next one first
-        self._ready: dict[str, deque[str]] = {}
+        self._ready: dict[str, _Flows] = {}
+        self._urgent: set[str] = set()  # destinations that had something urgent
+        self._calls = 0
 
     def __len__(self) -> int:
         return len(self._earliest)
@@ -46,18 +85,17 @@ class DueIndex:
         """At most `limit` lanes to take one message from. Each is forgotten: note() it again if more waits there."""
         self._wake(now)
         left: dict[str, int] = {}
+        for lane in self._urgent_lanes(limit, room, left):
+            limit -= 1
+            yield lane
         while limit > 0:
             taken = 0
             for _ in range(len(self._ring)):
                 destination = self._ring.popleft()
                 self._ring.append(destination)
-                rest = left.setdefault(destination, room.of.get(destination, room.other))
-                if rest <= 0 or not self._ready[destination]:
+                if not self._has_turn(destination, room, left):
                     continue
-                left[destination] = rest - 1
-                flow = self._ready[destination].popleft()
-                del self._earliest[destination, flow]
-                yield destination, flow
+                yield self._take(destination, left)
                 taken += 1
                 if taken == limit:
                     break
@@ -67,6 +105,28 @@ class DueIndex:
                 break
         self._forget_empty()
 
+    def _urgent_lanes(self, limit: int, room: Room, left: dict[str, int]) -> Iterator[Lane]:
+        """What is more urgent than most, wherever it goes; of all that may be taken a part is left to the others."""
+        self._calls += 1
+        most = limit - (limit // _FAIR or self._calls % _FAIR == 0)
+        while self._urgent and most > 0:
+            self._urgent = {one for one in self._urgent if self._ready.get(one) and self._ready[one].most_urgent > 0}
+            able = [one for one in self._urgent if self._has_turn(one, room, left)]
+            for destination in sorted(able, key=lambda one: -self._ready[one].most_urgent)[:most]:
+                most -= 1
+                yield self._take(destination, left)
+            if not able:
+                break
+
+    def _has_turn(self, destination: str, room: Room, left: dict[str, int]) -> bool:
+        return left.setdefault(destination, room.of.get(destination, room.other)) > 0 and bool(self._ready[destination])
+
+    def _take(self, destination: str, left: dict[str, int]) -> Lane:
+        left[destination] -= 1
+        flow = self._ready[destination].take()
+        del self._earliest[destination, flow]
+        return destination, flow
+
     def _wake(self, now: float) -> None:
         while self._asleep and self._asleep[0][0] <= now:
             at, lane = heapq.heappop(self._asleep)
@@ -75,9 +135,11 @@ class DueIndex:
             self._earliest[lane] = _READY
             destination, flow = lane
             if destination not in self._ready:
-                self._ready[destination] = deque()
+                self._ready[destination] = _Flows()
                 self._ring.append(destination)
-            self._ready[destination].append(flow)
+            self._ready[destination].add(flow)
+            if priority_of(flow) > 0:
+                self._urgent.add(destination)
 
     def _forget_empty(self) -> None:
         for _ in range(len(self._ring)):

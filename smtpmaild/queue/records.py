@@ -92,6 +92,10 @@ def from_record(
         listener=_text(record.get("listener", "")),
         peer=_text(record.get("peer", "")),
     )
+    try:
+        _ = message.deadline, message.released_at, message.flow
+    except ValueError:
+        raise RecordError(f"BY, HOLDFOR, HOLDUNTIL or MT-PRIORITY is none: {dict(message.parameters)}") from None
     return message, [_from_recipient(number, one, now, parse, route) for number, one in enumerate(recipients)]
 
 

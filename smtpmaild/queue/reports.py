@@ -29,11 +29,13 @@ class Told:
     """One recipient and what is to be told of it.
 
     recipient: as it stands after the attempt: `last` and `remote` are what was said, state BOUNCED, EXPIRED, DEFERRED
-    or DELIVERED.
+    or DELIVERED.  is_traced: of a message that is passed on its sender is told whatever NOTIFY says, but for NEVER: it
+    has a time to be delivered by, of which nobody would tell any more (RFC 2852 §4).
     """
 
     action: Action
     recipient: QueuedRecipient
+    is_traced: bool = False
 
 
 class Reporter(Protocol):

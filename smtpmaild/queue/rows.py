@@ -28,8 +28,9 @@ _STATE = {number: state for state, number in NUMBER.items()}
 #: The columns of a message.
 MESSAGE_COLUMNS = (
     "id, queue_id, received_at, reverse_path, sender_domain, size, in_file, body_type, is_utf8, parameters, user, "
-    "listener, peer"
+    "listener, peer, deadline"
 )
+MESSAGE_WIDTH = MESSAGE_COLUMNS.count(",") + 1
 #: The columns of a recipient, behind the number of its message, its destination and flow.
 RECIPIENT_COLUMNS = (
     "number, address, domain, route, state, parameters, attempts, next_attempt, attempted_at, code, enhanced, text, "
@@ -56,6 +57,7 @@ def message_row(number: int, message: QueuedMessage) -> tuple[object, ...]:
         message.user,
         message.listener,
         message.peer,
+        message.deadline,
     )
 
 

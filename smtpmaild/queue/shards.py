@@ -13,7 +13,7 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from smtpmaild.facts import Log
@@ -127,9 +127,7 @@ class Shards:
         states = [state for state in change.states if state in query.states] if query.states else change.states
         if not states:
             return []
-        asked = Query(
-            query.queue_ids, query.sender, query.recipient, query.domain, states, query.received_before, query.limit
-        )
+        asked = replace(query, states=states)
         changed: list[Entry] = []
         for queue in self._queues():
             queue.open()

@@ -46,6 +46,7 @@ from typing import Any
 
 from smtpmaild.facts import Log
 from smtpmaild.queue import (
+    BY_MX,
     Body,
     Claim,
     Entry,
@@ -62,6 +63,7 @@ from smtpmaild.queue.body import SMALL, BytesBody, FileBody, LazyBody
 from smtpmaild.queue.due import DueIndex
 from smtpmaild.queue.rows import (
     MESSAGE_COLUMNS,
+    MESSAGE_WIDTH,
     NUMBER,
     RECIPIENT_COLUMNS,
     message_row,
@@ -122,9 +124,13 @@ STEPS: Sequence[str] = (
     ) WITHOUT ROWID;
     CREATE INDEX waiting ON recipient (destination, flow, next_attempt) WHERE state <= 2;
     """,
+    """
+    ALTER TABLE message ADD COLUMN deadline REAL NOT NULL DEFAULT 0;
+    CREATE INDEX deadlines ON message (deadline) WHERE deadline > 0;
+    """,
 )
 
-_PUT_MESSAGE = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
+_PUT_MESSAGE = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
 _PUT_RECIPIENT = (
     f"INSERT INTO recipient (message, destination, flow, {RECIPIENT_COLUMNS}) "  # noqa: S608  constants
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -147,6 +153,10 @@ _LANES = "SELECT destination, flow, min(next_attempt) FROM recipient WHERE state
 _OLD = (
     "SELECT DISTINCT recipient.message, destination FROM message JOIN recipient ON recipient.message = message.id "
     "WHERE received_at < ? AND state <= 2 AND next_attempt <= ? LIMIT ?"
+)
+_LATE = (
+    "SELECT DISTINCT recipient.message, destination FROM message JOIN recipient ON recipient.message = message.id "
+    "WHERE deadline > 0 AND deadline <= ? AND attempted_at < deadline AND state <= 2 AND next_attempt <= ? LIMIT ?"
 )
 
 
@@ -220,6 +230,8 @@ class SqliteQueue:
             try:
                 with self._transaction(is_durable=False) as connection:
                     claims = list(self._claim(connection, due, now, lease_until, limit, room))
+                    rows = connection.execute(_LATE, (now, now, limit)).fetchall()
+                    claims += [self._take(connection, one, to, now, lease_until) for one, to in rows]
                     if room.received_before:
                         rows = connection.execute(_OLD, (room.received_before, now, limit)).fetchall()
                         claims += [self._take(connection, one, to, now, lease_until) for one, to in rows]
@@ -379,7 +391,7 @@ class SqliteQueue:
         )
         for count, (_, together) in enumerate(groupby(rows, itemgetter(0)), 1):
             lines = list(together)
-            yield to_message(lines[0], self._body(lines[0])), [to_recipient(line[13:]) for line in lines]
+            yield to_message(lines[0], self._body(lines[0])), [to_recipient(line[MESSAGE_WIDTH:]) for line in lines]
             if count == query.limit:
                 return
 
@@ -581,6 +593,11 @@ def _conditions(query: Query) -> tuple[str, list[object]]:
         given.append(("lower(address) = ?", [query.recipient.lower()]))
     if query.domain:
         given.append(("domain = ?", [query.domain.lower()]))
+    if query.below:
+        below = query.below.lower()
+        given.append(("(domain = ? OR substr(domain, ?) = ?)", [below, -len(below) - 1, f".{below}"]))
+    if query.relay:
+        given.append(("route IN (?, ?)", [f"relay:{query.relay}", f"{BY_MX}/{query.relay}"]))
     if query.states:
         given.append((f"state IN ({_marks(query.states)})", [NUMBER[state] for state in query.states]))
     if query.received_before:

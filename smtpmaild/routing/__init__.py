@@ -55,6 +55,10 @@ class Routing:
         """Where mail for an address in a local domain goes, or why nowhere; None for any other domain."""
         return self._local_domains.route(address)
 
+    def is_local(self, domain: str) -> bool:
+        """Whether it is one of the local domains, or below a wildcard of them. domain: lower case, A-labels."""
+        return self._local_domains.has(domain)
+
     def route(self, transaction: Transaction, forward_path: Address) -> Route:
         """See Router. A local mailbox takes 2.5 µs, most of it for making the Route and its Destination."""
         return self.local(forward_path) or self._relay_rules.route(transaction, forward_path)

@@ -70,6 +70,10 @@ class LocalDomains:
             self._remembered[forward_path.text] = route
         return route
 
+    def has(self, domain: str) -> bool:
+        """Whether its mailboxes are here."""
+        return self._domains.find(domain) is not None
+
     def _find(self, forward_path: Address) -> Route | None:
         domain = self._domains.find(forward_path.domain)
         if domain is None:

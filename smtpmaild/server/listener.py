@@ -74,8 +74,8 @@ class TlsOffer:
 class Door:
     """A listener as its sessions meet it.
 
-    service: for everybody.  xforward_networks, xclient_networks: who is offered these commands as well.  offering: the
-    service with them, by their keywords; without an entry it is `service`.
+    service: for everybody.  xforward_networks, xclient_networks, etrn_networks: who is offered these commands as well.
+    offering: the service with them, by their keywords; without an entry it is `service`.
     greeting_delay: seconds before the banner.  body_rate: the slowest a body may come, bytes a second, 0 for any.
     trusted_proxies: whose connections begin with a PROXY header, and nobody else's come in; None: no PROXY protocol.
     tls: None where there is no TLS.
@@ -84,6 +84,7 @@ class Door:
     service: Service
     xforward_networks: tuple[IpNetwork, ...] = ()
     xclient_networks: tuple[IpNetwork, ...] = ()
+    etrn_networks: tuple[IpNetwork, ...] = ()
     offering: Mapping[frozenset[str], Service] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
     limits: ConnectionLimits = ConnectionLimits()
@@ -99,13 +100,15 @@ class Door:
 
     def service_for(self, peer: Peer) -> Service:
         """What this peer may use."""
-        if not (self.xforward_networks or self.xclient_networks):
+        if not self.offering:
             return self.service
         keywords = set()
         if _is_in(peer.ip, self.xforward_networks):
             keywords.add("XFORWARD")
         if _is_in(peer.ip, self.xclient_networks):
             keywords.add("XCLIENT")
+        if _is_in(peer.ip, self.etrn_networks):
+            keywords.add("ETRN")
         return self.offering.get(frozenset(keywords), self.service)
 
     def trusts(self, proxy: Peer) -> bool:

@@ -24,6 +24,8 @@ from smtpmaild.smtp.reply import Reply
 #: One reply for all destinations of the delivery, or one for each in the order given to begin().
 #: SMTP sends the worst of them, LMTP (envelope.is_lmtp) each: only there may one fail and leave the others stored.
 Outcome = Reply | Sequence[Reply]
+#: The route of mail that waits in the queue for one of our stores: this and the store's name.
+STORE_ROUTE = "local/"
 #: Runs a function soon in the event loop's thread; callable from any thread (loop.call_soon_threadsafe).
 Post = Callable[[Callable[[], object]], object]
 

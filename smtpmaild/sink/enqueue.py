@@ -174,6 +174,7 @@ def queue_entry(envelope: Envelope, destinations: Sequence[Destination], body: B
     found: dict[tuple[Address, str], Mapping[str, str]] = {}
     for destination in destinations:
         found.setdefault((_address(destination), destination.route), parameters.get(id(destination), NO_PARAMETERS))
+    due_at = envelope.release_at or envelope.received_at
     message = QueuedMessage(
         queue_id=envelope.queue_id,
         reverse_path=envelope.reverse_path,
@@ -187,7 +188,7 @@ def queue_entry(envelope: Envelope, destinations: Sequence[Destination], body: B
         peer=str(envelope.peer),
     )
     return message, [
-        QueuedRecipient(number, address, route, parameters=its_own, next_attempt=envelope.received_at)
+        QueuedRecipient(number, address, route, parameters=its_own, next_attempt=due_at)
         for number, ((address, route), its_own) in enumerate(found.items())
     ]
 

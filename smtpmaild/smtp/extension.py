@@ -18,6 +18,7 @@ from smtpmaild.smtp.address import ToAscii, no_idna
 from smtpmaild.smtp.events import Mail, Rcpt
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.smtp.state import LMTP_REFUSALS, REFUSALS
+from smtpmaild.smtp.timing import date_text
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 # RFC 5321 §4.5.3.1.4: "The maximum total length of a command line including the command word and the <CRLF> is 512
@@ -46,7 +47,11 @@ class ServerOptions:
     starttls: offered before TLS.  requires_tls: nothing else is of use before it.  mechanisms: SASL names for AUTH, the
     preferred one first; none: no AUTH.  auth_in_clear: AUTH is offered before TLS as well.  requires_auth: no mail
     before it.  is_lmtp: speak LMTP (RFC 2033): LHLO, and a reply for each recipient at the end of a message.  reports:
-    senders are told what becomes of their mail as they wish (DSN).
+    senders are told what becomes of their mail as they wish (DSN).  delivers_by: senders may set a time to deliver by
+    (DELIVERBY), which with R is at least least_by seconds.  longest_hold: seconds that a sender may have a message held
+    back (FUTURERELEASE), 0: not at all.  priorities: the profile of MT-PRIORITY, "" for none.  requires_onward_tls: a
+    sender may ask that a message travels on within verified TLS or not at all (REQUIRETLS).  clock: seconds since the
+    epoch, where times are spoken of.
     """
 
     hostname: str
@@ -68,6 +73,12 @@ class ServerOptions:
     auth_in_clear: bool = False
     requires_auth: bool = False
     reports: bool = False
+    delivers_by: bool = False
+    least_by: int = 0
+    longest_hold: int = 0
+    priorities: str = ""
+    requires_onward_tls: bool = False
+    clock: Callable[[], float] = field(default=lambda: 0.0)
 
     def at(self, security: Security) -> ServerOptions:
         """What of it holds for a connection that is protected so far."""
@@ -77,7 +88,8 @@ class ServerOptions:
         if security is not Security.BOUND:
             mechanisms = tuple(name for name in mechanisms if not name.endswith("-PLUS"))
         if security is Security.CLEAR:
-            return replace(self, mechanisms=mechanisms)
+            # RFC 8689 §2: REQUIRETLS is offered within TLS only.
+            return replace(self, mechanisms=mechanisms, requires_onward_tls=False)
         # RFC 3207 §4.2: "A server MUST NOT return the STARTTLS extension in response to an EHLO command received after
         # a TLS handshake has completed."
         return replace(self, mechanisms=mechanisms, starttls=False, requires_tls=False)
@@ -113,7 +125,7 @@ def _limits(options: ServerOptions) -> str:
 _XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/?^_`{|}~\-]+"
 
-#: In the order of the EHLO reply. XFORWARD and XCLIENT are offered to trusted peers only.
+#: In the order of the EHLO reply. XFORWARD, XCLIENT and ETRN are offered to trusted peers only.
 EXTENSIONS: tuple[Extension, ...] = (
     Extension("PIPELINING"),  # RFC 2920
     # RFC 1870 §3: size-value ::= 1*20DIGIT; §5: the MAIL line grows by 26
@@ -154,14 +166,43 @@ EXTENSIONS: tuple[Extension, ...] = (
         growth=len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + 500,
         is_wanted=lambda options: options.reports,
     ),
-    # RFC 8689 §3: the MAIL line grows by 11. Who takes such a message promises to hand it on within TLS or not at all;
-    # nothing here can keep that promise yet.
-    Extension("REQUIRETLS", mail={"REQUIRETLS": ""}, growth=11, is_wanted=lambda _: False),
+    # RFC 2852 §2, §4: by-time is a number of at most nine digits with its sign, in seconds.
+    Extension(
+        "DELIVERBY",
+        lambda options: str(options.least_by) if options.least_by else "",
+        mail={"BY": r"[-+]?[0-9]{1,9};[RN]T?"},
+        growth=17,
+        is_wanted=lambda options: options.delivers_by,
+    ),
+    # RFC 4865 §3: "max-future-release-interval" and "max-future-release-date-time"; the time is that of RFC 3339.
+    Extension(
+        "FUTURERELEASE",
+        lambda options: f"{options.longest_hold} {date_text(options.clock() + options.longest_hold)}",
+        mail={
+            "HOLDFOR": "[1-9][0-9]{0,8}",
+            "HOLDUNTIL": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
+            r"(?:Z|[-+][0-9]{2}:[0-9]{2})",
+        },
+        growth=34,
+        is_wanted=lambda options: options.longest_hold > 0,
+    ),
+    # RFC 6710 §3: the profile of priorities; priority-value = (["-"] NZDIGIT) / "0"
+    Extension(
+        "MT-PRIORITY",
+        lambda options: options.priorities,
+        mail={"MT-PRIORITY": "-?[1-9]|0"},
+        growth=15,
+        is_wanted=lambda options: bool(options.priorities),
+    ),
+    # RFC 8689 §3: the MAIL line grows by 11.
+    Extension("REQUIRETLS", mail={"REQUIRETLS": ""}, growth=11, is_wanted=lambda options: options.requires_onward_tls),
 )
 #: Postfix's XFORWARD, with the attributes of its README; each value is xtext of at most 255 octets.
 XFORWARD = Extension("XFORWARD", lambda _: "NAME ADDR PORT PROTO HELO IDENT SOURCE", verbs=("XFORWARD",))
 #: Postfix's XCLIENT. For who is not trusted it is a command that is not known.
 XCLIENT = Extension("XCLIENT", lambda _: "NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT", verbs=("XCLIENT",))
+#: RFC 1985: a host that is there now and then asks for the mail that waits for it.
+ETRN = Extension("ETRN", verbs=("ETRN",))
 
 #: Verbs that RFC 5321 knows without any extension.
 BASE_VERBS = (
@@ -198,14 +239,15 @@ class Known(Generic[Parsed]):
 class Dialect:
     """Options and extensions of a listener, compiled: what sessions look up while they run.
 
+    has_times: MAIL may speak of times, which are looked at when it comes.
     added_verbs, removed_verbs: what a program understands besides or no longer.  security: of the connections that
     speak it; at() is the same listener's dialect for others.  locked: verb -> why it is refused, and locked_until_auth:
     the same until the client has signed in.  Raises ValueError for two extensions that offer one verb.
     """
 
     __slots__ = (
-        "_made_with", "_siblings", "banner", "bye", "ehlo", "has_enhanced_codes", "helo", "help", "is_lmtp", "keywords",
-        "known_recipients", "known_senders", "line_limit", "locked", "locked_until_auth",
+        "_made_with", "_offered", "_siblings", "banner", "bye", "ehlo", "has_enhanced_codes", "has_times", "helo",
+        "help", "is_lmtp", "keywords", "known_recipients", "known_senders", "line_limit", "locked", "locked_until_auth",
         "mail_parameters", "message_accepted", "options", "rcpt_parameters", "refusals", "timeout", "verbs",
     )  # fmt: skip
 
@@ -225,7 +267,8 @@ class Dialect:
         offered = _offered(options, extensions)
         keywords = {extension.keyword for extension in offered}
         self.options = options
-        self.keywords = tuple(f"{row.keyword} {row.words(options)}".strip() for row in offered)
+        self._offered = offered
+        self.has_times = not keywords.isdisjoint(("DELIVERBY", "FUTURERELEASE"))
         self.has_enhanced_codes = "ENHANCEDSTATUSCODES" in keywords
         self.is_lmtp = options.is_lmtp
         self.refusals = LMTP_REFUSALS if options.is_lmtp else REFUSALS
@@ -245,13 +288,19 @@ class Dialect:
         # semantics" (RFC 2033 §4.1).
         self.banner = Reply(220, "", f"{options.hostname} {options.banner}")
         self.helo = Reply(250, "", f"{options.hostname} Requested mail action okay, completed")
-        self.ehlo = Reply(250, "", "\n".join((f"{options.hostname} Service ready", *self.keywords)))
+        self.renew()
         self.message_accepted = replies.COMMAND_OK if options.is_lmtp else replies.MESSAGE_ACCEPTED
         # RFC 5321 §4.2.3: 221 and 421 begin with our <domain>.
         self.bye = Reply(221, "2.0.0", f"{options.hostname} Service closing transmission channel")
         self.timeout = Reply(421, "4.4.2", f"{options.hostname} Timeout exceeded, closing transmission channel")
         known = self.verbs.difference(_HISTORY)
         self.help = Reply(214, "2.0.0", "Commands: " + " ".join(sorted(known.difference(self.locked))))
+
+    def renew(self) -> None:
+        """Say in EHLO what holds now: the time that a message can be held until goes with the clock."""
+        options = self.options
+        self.keywords = tuple(f"{row.keyword} {row.words(options)}".strip() for row in self._offered)
+        self.ehlo = Reply(250, "", "\n".join((f"{options.hostname} Service ready", *self.keywords)))
 
     def at(self, security: Security) -> Dialect:
         """The dialect of the same listener for connections that are protected so far; compiled when first asked for."""

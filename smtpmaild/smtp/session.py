@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Final
 
 from smtpmaild.smtp import reply as replies
+from smtpmaild.smtp import timing
 from smtpmaild.smtp.address import parse_forward_path, parse_reverse_path
 from smtpmaild.smtp.attributes import parse_xclient, parse_xforward
 from smtpmaild.smtp.command import (
@@ -373,6 +374,8 @@ class ServerSession:
         if verb == "HELO":
             return Hello(verb, argument, (), self._dialect.helo)
         self._is_extended = True
+        if self._dialect.options.longest_hold:
+            self._dialect.renew()
         return Hello(verb, argument, self._dialect.keywords, self._dialect.ehlo)
 
     def _mail(self, verb: str, argument: str) -> _Step:
@@ -393,10 +396,17 @@ class ServerSession:
         limit = self._dialect.options.message_size
         if limit and int(parameters.get("SIZE", "0")) > limit:
             return self._refuse(replies.MESSAGE_TOO_BIG)
+        refusal = self._refusal_of_times(parameters) if self._dialect.has_times else None
+        if refusal is not None:
+            return self._refuse(refusal)
         event = Mail(reverse_path, parameters, Reply(250, "2.1.0", f"sender {reverse_path.text or '<>'} OK"))
         if not parameters:
             self._dialect.known_senders.put(argument, event)
         return event
+
+    def _refusal_of_times(self, parameters: Mapping[str, str]) -> Reply | None:
+        options = self._dialect.options
+        return timing.refusal(parameters, options.clock(), least_by=options.least_by, longest_hold=options.longest_hold)
 
     def _rcpt(self, verb: str, argument: str) -> _Step:
         known = self._dialect.known_recipients.get(argument)
@@ -713,6 +723,7 @@ _COMMANDS: Mapping[str, Callable[[ServerSession, str, str], _Step]] = {
     "XCLIENT": ServerSession._xclient,
     "STARTTLS": ServerSession._starttls,
     "AUTH": ServerSession._auth,
+    "ETRN": ServerSession._query,
 }
 
 #: What is answered where no driver listens; None stands for the help text.

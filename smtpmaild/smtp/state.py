@@ -107,6 +107,14 @@ REFUSALS: Mapping[str, Mapping[State, Reply]] = {
         State.SENDER: reply.BAD_SEQUENCE,
         State.RECIPIENT: reply.BAD_SEQUENCE,
     },
+    # RFC 1985 §5: after EHLO, at any time but within a transaction.
+    "ETRN": {
+        **_AFTER_REFUSAL,
+        **_BETWEEN_CHUNKS,
+        State.START: reply.HELLO_FIRST,
+        State.SENDER: reply.BAD_SEQUENCE,
+        State.RECIPIENT: reply.BAD_SEQUENCE,
+    },
     "STARTTLS": {**_AFTER_REFUSAL, **_BETWEEN_CHUNKS},
     "QUIT": {},
 }

@@ -125,7 +125,6 @@ def test_intake_is_a_spool() -> None:
 
 
 def test_keywords_that_can_be_turned_off_are_those_there_are() -> None:
-    # The first two have keys of their own, the third is never on.
-    others = {"STARTTLS", "AUTH", "REQUIRETLS"}
+    others = {"STARTTLS", "AUTH"}  # they have keys of their own
     keywords = [extension.keyword for extension in EXTENSIONS if extension.keyword not in others]
     assert list(ExtensionKeyword.__args__) == keywords  # type: ignore[attr-defined]

@@ -450,3 +450,111 @@ def test_one_dead_and_one_slow_destination_do_not_slow_the_others(tmp_path: Path
     alone = steps_for(tmp_path / "alone", ["e0.example", "e1.example"], each)
     beside = steps_for(tmp_path / "beside", ["dead.example", "slow.example"], each)
     assert beside <= alone * 1.1, f"{beside} steps beside them, {alone} alone"
+
+
+def timed(by: str, **parameters: str) -> Entry:
+    message, recipients = entry("b@y.example", at=NOW)
+    notify = {"NOTIFY": parameters["notify"]} if parameters else {}
+    return replace(message, parameters={"BY": by}), [replace(one, parameters=notify) for one in recipients]
+
+
+def test_mail_that_is_not_delivered_in_its_time_goes_back() -> None:
+    async def scene(house: House) -> None:
+        await house.put(timed("900;R"))
+        await house.until(lambda: house.recipients()["b@y.example"].state is State.DEFERRED)
+        assert house.recipients()["b@y.example"].next_attempt == NOW + 900  # not an hour later
+        house.now = NOW + 900
+        await house.until(lambda: "b@y.example" not in house.recipients())
+
+    house = House(answers(REFUSED), schedule=Schedule(first=HOUR))
+    live(house, scene)
+    (told,) = house.told
+    assert told.action is Action.FAILED
+    assert (
+        str(told.recipient.last)
+        == f"554 5.4.7 It was not delivered within the time that its sender set; last: {REFUSED}"
+    )
+    assert len(house.agent.tried) == 1
+
+
+def test_time_that_ends_during_an_attempt_is_over() -> None:
+    async def late(_: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+        house.now = NOW + 61
+        return [Outcome(REFUSED)] * len(recipients)
+
+    async def scene(house: House) -> None:
+        await house.put(timed("60;R"))
+        await house.until(lambda: "b@y.example" not in house.recipients())
+
+    house = House(late)
+    live(house, scene)
+    assert [told.action for told in house.told] == [Action.FAILED]
+
+
+def test_sender_is_told_once_that_the_time_is_over_and_mail_is_tried_on() -> None:
+    def is_deferred(house: House) -> bool:
+        found = house.recipients()["b@y.example"]
+        return found.state is State.DEFERRED and found.next_attempt > house.now
+
+    async def scene(house: House) -> None:
+        await house.put(timed("900;N"))
+        await house.until(lambda: house.recipients()["b@y.example"].state is State.DEFERRED)
+        assert house.told == []
+        for at in (900, 5000, 9000):
+            house.now = NOW + at
+            await house.until(lambda: is_deferred(house))
+
+    house = House(answers(REFUSED), schedule=Schedule(first=HOUR, longest=HOUR))
+    live(house, scene)
+    assert [told.action for told in house.told] == [Action.DELAYED]
+
+
+@pytest.mark.parametrize(
+    ("by", "passed", "keeps_time", "told"),
+    [
+        ("900;R", Passed.OUT, False, []),
+        ("900;RT", Passed.ON, True, [Action.RELAYED]),
+        ("900;N", Passed.ON, True, []),
+        ("900;N", Passed.ON, False, [Action.RELAYED]),  # nobody would tell that it is late
+        ("900;NT", Passed.IN, False, []),  # it has arrived
+        ("-900;N", Passed.ON, True, []),
+    ],
+)
+def test_who_asked_for_a_trace_hears_of_each_step(
+    by: str, passed: Passed, keeps_time: bool, told: list[Action]
+) -> None:
+    async def deliver(_: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+        return [Outcome(OK, "mx.y.example", passed, keeps_time)] * len(recipients)
+
+    async def scene(house: House) -> None:
+        await house.put(timed(by))
+        await house.until(lambda: "b@y.example" not in house.recipients())
+
+    house = House(deliver)
+    live(house, scene)
+    assert [one.action for one in house.told] == told
+    assert all(one.is_traced for one in house.told)
+
+
+def test_age_counts_from_when_mail_was_released() -> None:
+    async def scene(house: House) -> None:
+        message, recipients = entry("b@y.example", at=NOW - 5 * DAY)
+        await house.put((replace(message, parameters={"HOLDFOR": str(int(5 * DAY))}), recipients))
+        await house.until(lambda: house.recipients()["b@y.example"].state is State.DEFERRED)
+
+    house = House(answers(REFUSED))
+    live(house, scene)
+    assert len(house.agent.tried) == 1
+
+
+def test_who_comes_back_is_tried_at_once() -> None:
+    async def scene(house: House) -> None:
+        for _ in range(3):
+            house.runner._pacing.began("mx:y.example")
+            house.runner._pacing.ended("mx:y.example", house.now, is_success=False)
+        await house.put(entry("b@y.example", at=NOW))
+        assert house.agent.tried == []
+        house.runner.revive(["mx:y.example", "mx:unknown.example"])
+        await house.until(lambda: "b@y.example" not in house.recipients())
+
+    live(House(answers(OK)), scene)

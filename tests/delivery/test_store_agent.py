@@ -10,7 +10,7 @@ from queueing import address, entry
 from receiving import Parcel, RecordingLog, Store
 
 from smtpmaild.delivery import Passed
-from smtpmaild.delivery.store import NOT_LOCAL, StoreAgent
+from smtpmaild.delivery.store import NOT_LOCAL, NOT_THERE, StoreAgent
 from smtpmaild.envelope import Destination, Envelope, Route, Rule
 from smtpmaild.routing import NO_SUCH_MAILBOX
 from smtpmaild.sink import Outcome
@@ -45,9 +45,9 @@ def find(to: Address) -> Route | None:
     return Route(Rule("local"), RECIPIENT_OK, tuple(Destination(name, to.domain, "m", "", to) for name in names))
 
 
-def deliver(stores: dict[str, Store], to: str, body: bytes = b"Hello\r\n") -> Reply:
+def deliver(stores: dict[str, Store], to: str, body: bytes = b"Hello\r\n", only: str = "") -> Reply:
     async def scene() -> Reply:
-        agent = StoreAgent(find, stores, "(queue)", "mx.example", RecordingLog())
+        agent = StoreAgent(find, stores, "(queue)", "mx.example", RecordingLog(), only)
         message, recipients = entry(to, sender="", body=body)
         (outcome,) = await agent.deliver(message, recipients)
         assert outcome.passed is Passed.IN
@@ -71,6 +71,21 @@ def test_each_store_gets_it_and_the_worst_of_them_is_the_outcome() -> None:
 
     stores = {"a": Store(), "b": Store(outcome=LATER)}
     assert deliver(stores, "a+b@local.example") == LATER
+
+
+def test_a_part_of_the_stores_gets_its_part() -> None:
+    stores = {"a": Store(), "b": Store()}
+    assert deliver(stores, "a+b@local.example", only="b") == MESSAGE_ACCEPTED
+    assert (stores["a"].parcels, content(stores["b"])) == ([], b"Hello\r\n")
+    assert deliver(stores, "b@local.example", only="a") == NOT_THERE
+    assert deliver(stores, "nobody@local.example", only="a") == NO_SUCH_MAILBOX
+
+
+def test_what_a_rule_put_into_a_store_gets_there() -> None:
+    stores = {"a": Store()}
+    assert deliver(stores, "Who@Far.example", only="a") == MESSAGE_ACCEPTED
+    (to,) = stores["a"].parcel.destinations
+    assert (to.sink, to.domain, to.mailbox) == ("a", "far.example", "who")
 
 
 def test_store_in_trouble_is_not_begun_with() -> None:

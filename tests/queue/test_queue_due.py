@@ -7,6 +7,7 @@ import random
 from smtpmaild.queue import Room
 from smtpmaild.queue.due import DueIndex
 
+NOW = 100.0
 PLENTY = Room(other=1000)
 
 
@@ -94,3 +95,37 @@ def test_nothing_is_forgotten_whatever_the_order() -> None:
         if waiting[lane]:
             due.note(*lane, min(waiting[lane]))
     assert taken == put
+
+
+def taken(index: DueIndex, times: int, limit: int = 1) -> list[str]:
+    """The flows that come, one claim after the other, of lanes that always have more."""
+    found = []
+    for _ in range(times):
+        for destination, flow in index.lanes(NOW, limit, Room(other=limit)):
+            found.append(flow.partition("\t")[0])
+            index.note(destination, flow, NOW)
+    return found
+
+
+def test_urgent_flows_come_first_and_others_are_not_forgotten() -> None:
+    index = DueIndex([("y", "plain", NOW), ("y", "idle\t-2", NOW), ("y", "urgent\t5", NOW)])
+    found = taken(index, 32)
+    assert found[:3] == ["urgent"] * 3
+    assert found.count("urgent") == 24
+    assert min(found.count("plain"), found.count("idle")) >= 2
+
+
+def test_urgent_mail_comes_before_that_of_other_destinations() -> None:
+    lanes = [(f"d{number}", "plain", NOW) for number in range(50)]
+    index = DueIndex([*lanes, ("last", "urgent\t1", NOW), ("later", "more\t9", NOW)])
+    assert [flow for _, flow in index.lanes(NOW, 8, Room())][:3] == ["more\t9", "urgent\t1", "plain"]
+
+
+def test_what_is_not_urgent_gets_its_part_of_small_claims() -> None:
+    index = DueIndex([("y", "plain", NOW), ("z", "urgent\t1", NOW)])
+    assert taken(index, 8).count("plain") == 2
+
+
+def test_an_urgent_flow_without_room_waits() -> None:
+    index = DueIndex([("y", "plain", NOW), ("z", "urgent\t1", NOW)])
+    assert [flow for _, flow in index.lanes(NOW, 4, Room({"z": 0}))] == ["plain"]

@@ -439,8 +439,60 @@ def test_schema_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.Monkey
     queue.close()
     with sqlite3.connect(files.shard_path(str(tmp_path), 0)) as connection:
         assert connection.execute("SELECT later FROM message").fetchall() == [(None,)]
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(sqlite.STEPS),)
     connection.close()
+
+
+def with_parameters(one: Entry, **parameters: str) -> Entry:
+    named = {name.replace("_", "-"): value for name, value in parameters.items()}
+    return replace(one[0], parameters=named), one[1]
+
+
+def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = sqlite.STEPS
+    monkeypatch.setattr(sqlite, "STEPS", steps[:1])
+    monkeypatch.setattr(sqlite, "_LATE", "SELECT 1, 2, ?, ?, ? WHERE 0")
+    make(tmp_path).close()
+    monkeypatch.undo()
+    queue = make(tmp_path)
+    queue.put([with_parameters(entry(), BY="60;R")])
+    (claim,) = queue.claim(NOW, NOW + 600, 10, Room())
+    assert claim.message.deadline == NOW + 60
+    queue.close()
+
+
+def test_what_is_to_be_delivered_by_now_is_claimed_whatever_room_there_is(tmp_path: Path) -> None:
+    queue = make(tmp_path)
+    queue.put([with_parameters(entry("b@y.example"), BY="60;N"), entry("c@y.example")])
+    room = Room(other=0)
+    assert queue.claim(NOW + 59, NOW + 600, 10, room) == []
+    (claim,) = queue.claim(NOW + 60, NOW + 600, 10, room)
+    assert [one.address.text for one in claim.recipients] == ["b@y.example"]
+    queue.settle([all_of(claim, State.DEFERRED, LATER, at=NOW + 61)])
+    assert queue.claim(NOW + 900, NOW + 1600, 10, room) == []  # it was tried since
+    queue.close()
+
+
+def test_urgent_mail_is_claimed_first(tmp_path: Path) -> None:
+    queue = make(tmp_path)
+    queue.put([entry("plain@y.example"), with_parameters(entry("urgent@y.example"), MT_PRIORITY="4")])
+    queue.put([with_parameters(entry("idle@y.example"), MT_PRIORITY="-3")])
+    claims = [queue.claim(NOW, NOW + 600, 1, Room(other=3))[0] for _ in range(3)]
+    assert [one.recipients[0].address.local_part for one in claims] == ["urgent", "plain", "idle"]
+    queue.close()
+
+
+def test_domains_below_one_and_relays_are_found(tmp_path: Path) -> None:
+    queue = make(tmp_path)
+    queue.put([entry("a@y.example", "b@sub.y.example", "c@notmy.example", "d@YY.example", "e@y.example.com")])
+    queue.put([entry("f@z.example", route="relay:smart"), entry("g@z.example", route="relay:mx/smart")])
+
+    def found(query: Query) -> list[str]:
+        return [one.address.local_part for _, each in queue.find(query) for one in each]
+
+    assert found(Query(below="Y.example")) == ["a", "b"]
+    assert found(Query(relay="smart")) == ["f", "g"]
+    queue.close()
 
 
 def test_failed_step_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ COMMAND_STATES = [
     State.CHUNKS_FAILED,
 ]
 #: verbs of extensions that have an order of their own
-EXTENSION_VERBS = {"BDAT", "XFORWARD", "XCLIENT", "AUTH", "STARTTLS"}
+EXTENSION_VERBS = {"BDAT", "XFORWARD", "XCLIENT", "AUTH", "STARTTLS", "ETRN"}
 #: verb -> the cause that its acceptance is
 CAUSES = {
     "HELO": Cause.HELLO,
@@ -61,6 +61,7 @@ XFORWARD 503    503   .     503    503       503    503
 XCLIENT 503     .     .     503    503       503    503
 STARTTLS 503    .     .     .      .         503    503
 AUTH    503     503   .     503    503       503    503
+ETRN    503     503   .     503    503       503    503
 RSET    503     .     .     .      .         .      .
 NOOP    503     .     .     .      .         .      .
 VRFY    503     .     .     .      .         .      .
@@ -84,7 +85,7 @@ def cells() -> list[tuple[str, State, str]]:
 IN_LMTP = {
     **{
         (verb, State.START): "503 5.5.1 Send LHLO first"
-        for verb in ("MAIL", "RCPT", "DATA", "BDAT", "XFORWARD", "AUTH")
+        for verb in ("MAIL", "RCPT", "DATA", "BDAT", "XFORWARD", "AUTH", "ETRN")
     },
     **{(verb, State.SENDER): "503 5.5.1 No valid recipients" for verb in ("DATA", "BDAT")},
 }
