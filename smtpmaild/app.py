@@ -193,15 +193,12 @@ def _not_urgent(_: Session) -> int:
 
 def most_urgent(priorities: PrioritiesConfig) -> Callable[[Session], int]:
     """The highest priority that a client may give its mail."""
-    users = priorities.users
-    named = frozenset(map(str.casefold, users)) if not isinstance(users, bool) else frozenset()
+    named = frozenset(map(str.casefold, priorities.users))
 
     def granted(session: Session) -> int:
-        ip = session.peer.ip
-        is_trusted = (
-            (session.user != "" and (users is True or session.user.casefold() in named))
-            or (ip is not None and any(ip in network for network in priorities.from_networks))
-        )  # fmt: skip
+        ip, user = session.peer.ip, session.user
+        is_known = user != "" and (priorities.signed_in or user.casefold() in named)
+        is_trusted = is_known or (ip is not None and any(ip in network for network in priorities.from_networks))
         return 9 if is_trusted else priorities.others
 
     return granted

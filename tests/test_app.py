@@ -31,6 +31,7 @@ from smtpmaild.sink.discard import DiscardSink
 from smtpmaild.sink.maildir import MaildirSink
 from smtpmaild.sink.spool import SpoolSink
 from smtpmaild.smtp.address import Address, parse_forward_path
+from smtpmaild.smtp.extension import Security
 
 SMALL = """\
 hostname: mx.example.com
@@ -200,6 +201,27 @@ def test_only_trusted_peers_are_offered_xforward() -> None:
     assert "CHUNKING" not in keywords(mx.service_for(Peer("192.0.2.9")))
     assert "XFORWARD" not in keywords(mx.service_for(Peer("198.51.100.9")))
     assert doors["local"].offering == {}
+
+
+QUEUED = SMALL + "relay_rules: [{name: on, from_networks: [192.0.2.0/24], relay: mx}]\n"
+
+
+def test_what_the_queue_can_keep_is_offered() -> None:
+    assert not {"DELIVERBY", "MT-PRIORITY", "FUTURERELEASE"} & keywords(build(SMALL).doors["mx"].service)
+    text = QUEUED.replace("name: mx,", "name: mx, etrn_from: [192.0.2.0/24],")
+    queue = "queue: {deliver_by_least: 1m, priorities: {from_networks: [192.0.2.0/24], users: [Alice], others: -1}}\n"
+    door = build(text + queue).doors["mx"]
+    assert {"DELIVERBY 60", "MT-PRIORITY MIXER"} <= set(door.service.dialect.keywords)
+    assert "REQUIRETLS" in door.service.dialect.at(Security.TLS).keywords
+    assert "FUTURERELEASE" not in keywords(door.service)  # nobody has to sign in
+    assert "ETRN" in keywords(door.service_for(Peer("192.0.2.9")))
+    assert "ETRN" not in keywords(door.service_for(Peer("198.51.100.9")))
+    asked = [("192.0.2.9", ""), ("198.51.100.9", ""), ("", "alice"), ("", "bob")]
+    sessions = [Session("S", "mx", "mx.example", Peer(host), user=user) for host, user in asked]
+    assert [*map(door.service.most_urgent, sessions)] == [9, -1, 9, -1]
+    off = build(QUEUED.replace("name: mx,", "name: mx, disable_extensions: [DELIVERBY, REQUIRETLS],")).doors["mx"]
+    assert "DELIVERBY" not in keywords(off.service)
+    assert off.service.most_urgent(sessions[0]) == 0
 
 
 def test_door_behind_a_balancer_knows_whom_to_believe() -> None:

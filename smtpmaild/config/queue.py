@@ -22,9 +22,8 @@ class Priorities(Section):
     from_networks: tuple[Network, ...] = Field(
         (), description="Networks of clients that are trusted with any priority."
     )
-    users: tuple[UserName, ...] | StrictBool = Field(
-        False, description="Who is trusted with any priority when signed in: names, or true for everybody."
-    )
+    users: tuple[UserName, ...] = Field((), description="Who is trusted with any priority when signed in.")
+    signed_in: StrictBool = Field(False, description="The same for everybody who has signed in.")
     others: Whole = Field(
         0, ge=-9, le=9, description="The highest priority that anybody else may give; a higher one is lowered to it."
     )

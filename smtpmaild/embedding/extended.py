@@ -27,6 +27,8 @@ ReplyChange = Callable[..., tuple[int, object] | Reply | None]
 _WITH_OPTIONS = {"MAIL": Event.MAIL, "RCPT": Event.RCPT}
 # Whose replies may be changed, besides those of verbs.
 _REPLIES = {"BANNER": "banner", "DATA-INIT": "DATA-INIT", "TIMEOUT": "timeout", "LINETOBIG": "linetobig"}
+# What only somebody with a queue can promise: a program that has one offers it by itself.
+_PROMISES = ("DELIVERBY", "FUTURERELEASE", "MT-PRIORITY")
 _ANY_VALUE = ".*"  # the handler judges it
 _OPTION_GROWTH = 128  # octets of a command line for each parameter: what its values need is not known here
 
@@ -35,7 +37,7 @@ class Esmtp(Smtp):
     """One session with EHLO: the extensions of the daemon, XFORWARD by option, and your own."""
 
     protocol_name = "ESMTP"
-    rows = EXTENSIONS
+    rows = tuple(row for row in EXTENSIONS if row.keyword not in _PROMISES)
     unknown_verbs = frozenset()
 
     def register(self, extension: type[Extension]) -> None:

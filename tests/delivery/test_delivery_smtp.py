@@ -37,7 +37,7 @@ from smtpmaild.delivery.channel import BLOCK, Channel, limits
 from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.delivery.lmtp import LmtpOptions
 from smtpmaild.delivery.options import TimeoutOptions
-from smtpmaild.delivery.smtp import SmtpOptions
+from smtpmaild.delivery.smtp import MxOptions, SmtpOptions
 from smtpmaild.envelope import BodyType
 from smtpmaild.queue import QueuedMessage
 from smtpmaild.queue.body import BytesBody
@@ -508,6 +508,28 @@ def test_time_to_deliver_by_goes_on() -> None:
     run(work())
 
 
+@pytest.mark.parametrize("offers", [(), ("DELIVERBY",)])
+def test_who_keeps_the_time_is_told(offers: tuple[str, ...]) -> None:
+    async def work() -> None:
+        async with both(Script(offers)) as (_, agent):
+            (outcome,) = await agent.deliver(replace(MESSAGE, parameters={"BY": "9;N"}), recipients("a@x.example"))
+            assert outcome.keeps_time is bool(offers)
+
+    run(work())
+
+
+REQUIRING = replace(MESSAGE, parameters={"REQUIRETLS": ""})
+
+
+def test_message_that_requires_tls_goes_to_no_mx() -> None:
+    async def work() -> None:
+        async with closing(build(MxOptions(type="mx"), shared())) as agent:
+            found = shown(await agent.deliver(REQUIRING, recipients("a@x.example", "b@y.example")))
+            assert [one[:10] for one in found] == ["550 5.7.30"] * 2
+
+    run(work())
+
+
 @pytest.mark.parametrize(("options", "offers"), [({"recipients_per_message": 2}, ()), ({}, ("LIMITS RCPTMAX=2",))])
 def test_many_recipients_travel_in_groups(options: dict[str, Any], offers: tuple[str, ...]) -> None:
     async def work() -> None:
@@ -609,6 +631,17 @@ def test_lmtp_over_tcp() -> None:
             async with closing(build(options, shared())) as agent:
                 (found,) = await agent.deliver(MESSAGE, recipients("a@x.example"))
         assert found.remote == f"localhost [127.0.0.1]:{peer.port}"
+
+    run(work())
+
+
+def test_message_that_requires_tls_may_stay_on_this_machine(tmp_path: Path) -> None:
+    async def work() -> None:
+        path = tmp_path / "lmtp"
+        options = LmtpOptions(type="lmtp", path=str(path))
+        async with serving(Script(is_lmtp=True), path=path) as peer, closing(build(options, shared())) as agent:
+            assert shown(await agent.deliver(REQUIRING, recipients("a@x.example"))) == ["250 2.0.0 taken"]
+        assert peer.taken[0].commands[0] == "MAIL FROM:<sender@client.example>"
 
     run(work())
 

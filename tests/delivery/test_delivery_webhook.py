@@ -219,6 +219,12 @@ def test_trouble_with_the_server(answer: Callable[[BaseHTTPRequestHandler], None
     assert found.startswith(start) and found.endswith(end), found
 
 
+def test_message_that_requires_tls_is_not_posted_in_clear() -> None:
+    with serving(Web()) as web:
+        message = replace(MESSAGE, parameters={"REQUIRETLS": ""})
+        assert shown(post(web, message=message)) == ["550 5.7.30 REQUIRETLS support required"]
+
+
 def test_nobody_listens() -> None:
     with serving(Web()) as web:
         pass

@@ -223,6 +223,25 @@ def test_notify_decides(action: Action, notify: str, is_told: bool) -> None:
     assert bool(reports()(message(), [one])) is is_told
 
 
+@pytest.mark.parametrize(("notify", "is_told"), [("", True), ("FAILURE", True), ("NEVER", False)])
+def test_trace_is_told_unless_never(notify: str, is_told: bool) -> None:
+    one = told(Action.RELAYED, NOTIFY=notify)
+    assert bool(reports()(message(), [replace(one, is_traced=True)])) is is_told
+
+
+def test_times_that_the_sender_set_are_told() -> None:
+    _, groups, _ = parts(raw(message(parameters={"BY": "60;R", "HOLDFOR": "30"}), told()))
+    assert groups[0]["Deliver-By-Date"] == "Tue, 14 Nov 2023 22:14:20 +0000"
+    assert groups[0]["Future-Release-Request"] == "for;30"
+
+
+def test_report_of_what_requires_tls_requires_it_and_tells_little() -> None:
+    about = message(parameters={"REQUIRETLS": "", "RET": "FULL"})
+    ((report, _),) = reports()(about, [told()])
+    assert report.parameters == {"REQUIRETLS": ""}
+    assert parts(raw(about, told()))[2].get_content_type() == "text/rfc822-headers"
+
+
 def test_no_report_about_a_report() -> None:
     assert reports()(message(sender=""), [told()]) == ()
 

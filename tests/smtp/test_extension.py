@@ -259,13 +259,23 @@ def test_auth_parameter_of_mail_is_xtext(value: str, is_taken: bool) -> None:
     assert dialect.line_limit == Dialect(OPTIONS).line_limit + 500
 
 
-def test_requiretls_is_known_and_not_offered() -> None:
-    """RFC 8689: what is not promised is not taken either."""
-    (row,) = [extension for extension in EXTENSIONS if extension.keyword == "REQUIRETLS"]
-    for security in Security:
-        dialect = Dialect(replace(OPTIONS, starttls=True)).at(security)
-        assert row.keyword not in dialect.keywords
-        assert row.keyword not in dialect.mail_parameters
+def test_requiretls_is_offered_within_tls_where_it_can_be_kept() -> None:
+    """RFC 8689 §2."""
+    for promised in (False, True):
+        options = replace(OPTIONS, starttls=True, requires_onward_tls=promised)
+        for security in Security:
+            dialect = Dialect(options).at(security)
+            is_offered = promised and security is not Security.CLEAR
+            assert ("REQUIRETLS" in dialect.keywords) is is_offered
+            assert ("REQUIRETLS" in dialect.mail_parameters) is is_offered
+
+
+def test_time_that_mail_can_be_held_until_goes_with_the_clock() -> None:
+    times = iter((0.0, 60.0))
+    dialect = Dialect(replace(OPTIONS, longest_hold=3600, clock=times.__next__))
+    assert "FUTURERELEASE 3600 1970-01-01T01:00:00Z" in dialect.keywords
+    dialect.renew()
+    assert "FUTURERELEASE 3600 1970-01-01T01:01:00Z" in dialect.ehlo.text.splitlines()
 
 
 @pytest.mark.parametrize(
