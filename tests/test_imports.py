@@ -147,6 +147,14 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         + ("smtp.address",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
+    # a server for developers: the engine with policies, routing and a store of its own, and a page to look at it
+    "dev": Allowed(
+        ours=("smtp.*", "envelope", "facts", "content", "queue_id", "idn", "metrics", "auth", "auth.gate")
+        + ("auth.passwords", "policy", "policy.chain", "service", "sink", "server.connection", "server.counts")
+        + ("server.listener", "server.sockets", "tls.*", "embedding.options"),
+        banned=ANY_OF_THE_STANDARD_LIBRARY,
+    ),
+    "pytest_plugin": Allowed(ours=("dev",), others=("pytest",)),
     # the file, the log, the one who knows them all
     "config": Allowed(
         ours=("smtp.*", "policy.builtin", "policy.options", "policy.senders", "sink.builtin", "sink.folder", "routing")

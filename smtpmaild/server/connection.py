@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from smtpmaild.auth import ChannelBinding
 from smtpmaild.dialogue import Dialogue
-from smtpmaild.envelope import IpAddress, Peer, Tls
+from smtpmaild.envelope import IpAddress, Peer, Session, Tls
 from smtpmaild.server.encryption import Encryption
 from smtpmaild.server.proxy_protocol import Header
 from smtpmaild.smtp import reply as replies
@@ -77,6 +77,11 @@ class Connection(asyncio.BufferedProtocol):
     def ip(self) -> IpAddress | None:
         """Of the client it is counted for."""
         return self._ip
+
+    @property
+    def session(self) -> Session:
+        """The session as policies know it."""
+        return self._dialogue.receiver.session
 
     # What the loop calls
 
@@ -327,7 +332,10 @@ class Connection(asyncio.BufferedProtocol):
         self._is_lingering = True
         self.deadline = self._listener.loop.time() + _LINGER_SECONDS
         self._resume_reading()
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # asyncio's transport shuts down at once, and finds the client gone; uvloop's does it later
+            self._transport.abort()
 
     def _pause_reading(self) -> None:
         if not self._is_paused:
