@@ -129,4 +129,5 @@ PAGES: Mapping[str, str] = {
     "queue": "relaying.md",
     "sendmail": "sendmail.md",
     "tls": "tls.md",
+    "tests": "changing.md",
 }

@@ -74,6 +74,17 @@ queue: {path: /var/lib/smtpmaild/queue, max_age: 5d, warn_after: 4h, report_by: 
     "sendmail": """\
 sendmail: {listener: local}
 """,
+    "control": """\
+control: {socket: /run/smtpmaild/control.sock, mode: "0660", group: adm}
+""",
+    "tests": """\
+tests:
+  - {name: sales reaches people, to: sales@example.com, expect: accept, delivered_to: mail}
+  - {name: strangers cannot relay, client: 203.0.113.9, to: x@example.net, expect: reject 550}
+""",
+    "history": """\
+history: {path: /var/lib/smtpmaild/history.sqlite, keep: 14d, size: 1 GB}
+""",
     "tls": """\
 tls:
   certificates:

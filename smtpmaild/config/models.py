@@ -79,8 +79,10 @@ class Config(Section):
         "domain. Left out: the mailbox postmaster in the store of the domain.",
         examples=["alice@example.com"],
     )
-    listeners: AtLeastOne[Listener] = Field(description="Where clients connect.")
-    accounts: Accounts | None = Field(None, description="Who can sign in at listeners that have auth.")
+    listeners: AtLeastOne[Listener] = Field(description="Where clients connect, and what each door is for.")
+    accounts: Accounts | None = Field(
+        None, description="Who can sign in at listeners that have `auth`, and how fast passwords may be guessed."
+    )
     local_domains: LocalDomains = Field(
         {},
         description="The domains we receive mail for; *.example.com stands for the sub-domains of example.com.",
@@ -90,24 +92,34 @@ class Config(Section):
         (), description="What to do with mail for other domains: in order, the first match decides; no match: refused."
     )
     relays: dict[str, Relay] = Field({}, description="What takes our mail on, each under the name `relay` uses.")
-    queue: Queue = Field({}, validate_default=True, description="Where mail waits that is sent on.")
+    queue: Queue = Field(
+        {},
+        validate_default=True,
+        description="Where mail waits that travels on, how long it is tried, and how much of it there may be.",
+    )
     sendmail: Sendmail | None = Field(None, description="Mail from programs on this machine, by the command sendmail.")
     control: Control | None = Field(None, description="The socket by which commands ask and steer a running daemon.")
-    tls: Tls = Field(default_factory=Tls, description="Certificates, for listeners with TLS.")
+    tls: Tls = Field(
+        default_factory=Tls, description="Certificates and what is asked of clients, for all listeners with TLS."
+    )
     policies: Policies = Field(default_factory=Policies, description="What is checked at each step of the dialogue.")
-    limits: Limits = Field(default_factory=Limits, description="How much and how many.")
-    timeouts: Timeouts = Field(default_factory=Timeouts, description="How long we wait.")
-    dns: Dns = Field(default_factory=Dns, description="Who is asked for names.")
+    limits: Limits = Field(default_factory=Limits, description="How much clients may use. Beyond it: 421, 452 or 552.")
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="How long we wait, mostly for clients.")
+    dns: Dns = Field(default_factory=Dns, description="Who is asked for names of clients and mail servers.")
     tests: tuple[Case, ...] = Field(
         (), description="What must come of some mail: `check` tries it, and a configuration that fails is not served."
     )
     history: History | None = Field(
         None, description="What happened, for `smtpmaild trace` and the status page. Left out: nothing is kept."
     )
-    logging: Logging = Field(default_factory=Logging, description="What is logged.")
+    logging: Logging = Field(default_factory=Logging, description="What is logged, on standard error.")
     workers: Workers = Field(1, description="Processes that serve: a number, or auto for one each processor.")
     event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop; uvloop is the faster one.")
-    user: str | None = Field(None, description="Who the daemon becomes after it has bound its sockets as root.")
+    user: str | None = Field(
+        None,
+        description="Who the daemon becomes after it has bound its sockets as root. Left out: whoever starts it.",
+        examples=["smtpmaild"],
+    )
     group: str | None = Field(None, description="The group with it. Left out: the main group of that user.")
     allow_root: StrictBool = Field(False, description="Serve as root where no user is given; refused otherwise.")
 

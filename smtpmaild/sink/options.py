@@ -81,7 +81,7 @@ def _check_path(template: str) -> str:
 
 
 class MaildirOptions(FileOptions):
-    """What `type: maildir` takes under deliver_to."""
+    """Maildirs, for IMAP servers and other readers of mail: a file for each message."""
 
     type: Literal["maildir"]
     path: Annotated[str, AfterValidator(check_template)] = Field(
@@ -91,7 +91,7 @@ class MaildirOptions(FileOptions):
 
 
 class SpoolOptions(FileOptions):
-    """What `type: spool` takes under deliver_to."""
+    """A directory for a program to take mail from: ID.eml is a message, ID.json its envelope, which comes last."""
 
     type: Literal["spool"]
     path: Annotated[str, AfterValidator(_check_path)] = Field(
@@ -100,7 +100,7 @@ class SpoolOptions(FileOptions):
 
 
 class DiscardOptions(BaseModel):
-    """What `type: discard` takes under deliver_to: nothing more."""
+    """Mail is acknowledged and forgotten: for tests."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
