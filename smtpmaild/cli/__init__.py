@@ -19,6 +19,7 @@ from smtpmaild.cli.queue import queue
 from smtpmaild.cli.schema import schema
 from smtpmaild.cli.sendmail import NAMES, sendmail
 from smtpmaild.cli.serve import serve
+from smtpmaild.cli.trace import trace
 from smtpmaild.cli.try_ import try_
 from smtpmaild.cli.user import user
 from smtpmaild.cli.version import version
@@ -61,7 +62,7 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
-for command in (check, completion, healthcheck, queue, schema, sendmail, try_, user, version):
+for command in (check, completion, healthcheck, queue, schema, sendmail, trace, try_, user, version):
     cli.add_command(command)
 
 

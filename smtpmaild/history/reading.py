@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
@@ -89,16 +90,17 @@ class Reading:
 
     def search(self, text: str, limit: int, names: Collection[str] = MESSAGES) -> list[Event]:
         """The last events of these names that mention a text, in whatever case, the newest first."""
+        return [*islice(self.mentioning(text, names), limit)]
+
+    def mentioning(self, text: str, names: Collection[str]) -> Iterator[Event]:
+        """All of these, the newest first."""
         wanted, needle = text.lower(), needle_of(text)
-        found: list[Event] = []
         with self._snapshot():
             for first, body in self._bodies():
                 if needle in body.lower():
-                    events = reversed([*events_of(body.decode(), first)])
-                    found += (event for event in events if event.name in names and mentions(event, wanted))
-                    if len(found) >= limit:
-                        break
-        return found[:limit]
+                    for event in reversed([*events_of(body.decode(), first)]):
+                        if event.name in names and mentions(event, wanted):
+                            yield event
 
     def cursor(self) -> int:
         """Where since() begins for whoever wants only what comes from now on."""
@@ -134,6 +136,9 @@ class Reading:
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
         """What is read within it is of one moment: no chunk is merged or deleted meanwhile."""
+        if self._connection.in_transaction:  # within another one, which is not read to its end yet
+            yield
+            return
         self._connection.execute("BEGIN")
         try:
             yield
