@@ -62,7 +62,7 @@ from smtpmaild.sendmail.pickup import LOOK_SECONDS, PickUp
 from smtpmaild.server import sockets
 from smtpmaild.server.dovecot import DovecotSocket, mechanisms_of
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
-from smtpmaild.server.plan import Companion, ListenerPlan, Plan, Vitals
+from smtpmaild.server.plan import AttendantPlan, Companion, ListenerPlan, Plan, Vitals
 from smtpmaild.server.threads import Threads
 from smtpmaild.server.watch import Watch
 from smtpmaild.service import LookUp, Service
@@ -510,7 +510,9 @@ def plan(
         handshakes=config.tls.handshakes,
         vitals=app.vitals,
         sections=_sections(config),
-        attendant=build_attendant(config, partial(_route_of_mail, config, app.routing), log),
+        attendant=_with_history(
+            build_attendant(config, partial(_route_of_mail, config, app.routing), app.log), history
+        ),
     )
 
 
@@ -525,6 +527,14 @@ def _parts(value: object) -> Mapping[str, object]:
     if isinstance(value, tuple) and value:
         return {one.name: one for one in value}
     return {"": value} if value != () else {}
+
+
+def _with_history(attendant: AttendantPlan | None, history: History | None) -> AttendantPlan | None:
+    """What operators change is remembered too."""
+    if attendant is None or history is None:
+        return attendant
+    others = attendant.companions
+    return replace(attendant, companions=lambda house, sockets: [history, *others(house, sockets)])
 
 
 def _log_like(config: Config, stream: LogStream) -> Log:

@@ -34,7 +34,8 @@ def message(
     **more: Any,
 ) -> Told:
     """The end of a message, for one recipient."""
-    places = [("queue" if route else "mail", "bob", "local.example", route)]
+    mailbox, _, domain = to.partition("@")
+    places = [("queue" if route else "mail", mailbox, domain, route)]
     facts = {
         "session_id": session_id or id_of(0, at),
         "queue_id": queue_id,

@@ -80,7 +80,16 @@ def _tell_lives(reading: Reading, config: Config, wanted: str, limit: int, as_js
             _print_story(life)
     if len(found) > limit:
         click.echo(f"\nThere is more: these are the newest {limit}; --limit shows others.", err=True)
-    return {name.lower() for name in (*names_for(wanted), *(life.name for life in found[:limit]))}
+    return {name.lower() for name in names_for(wanted)}.union(*(_ids_of(life) for life in found[:limit]))
+
+
+def _ids_of(life: Life) -> set[str]:
+    return {name for event in life.events for name in _ids_in(event)}
+
+
+def _ids_in(event: Event) -> set[str]:
+    """Its session, its message: what belongs to them belongs to whoever follows it."""
+    return {str(event.facts[key]).lower() for key in ("queue_id", "session_id") if event.facts.get(key)}
 
 
 def _nothing(reading: Reading, config: Config, wanted: str) -> str:
@@ -106,8 +115,8 @@ def _follow(reading: Reading, cursor: int, names: set[str], as_json: bool, *, ev
         for event in events:
             if not (everything or concerns(event, names)):
                 continue
-            if not everything:  # its session, or its message: what belongs to them belongs here
-                names |= {str(event.facts[key]).lower() for key in ("queue_id", "session_id") if event.facts.get(key)}
+            if not everything:
+                names |= _ids_in(event)
             if as_json:
                 click.echo(json.dumps(_event_record(event)))
             else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from smtpmaild.history import Event
@@ -35,7 +35,7 @@ class Life:
 def lives(reading: Reading, wanted: str, limit: int) -> list[Life]:
     """What is known of whatever is wanted, the newest life first; at most so many."""
     anchors: dict[tuple[str, str], Event] = {}
-    names, network = names_for(wanted), _network_of(wanted)
+    names, network = {name.lower() for name in names_for(wanted)}, _network_of(wanted)
     by_session = network is not None
     found = reading.named(*names) if network is None else _of_network(reading, network)
     for event in found if names or network else ():
@@ -88,13 +88,13 @@ def _of_network(reading: Reading, network: _Network) -> Iterator[Event]:
             continue
 
 
-def _anchor(event: Event, names: Iterable[str], *, by_session: bool) -> tuple[str, str]:
-    """Which life an event is part of."""
+def _anchor(event: Event, names: Collection[str], *, by_session: bool) -> tuple[str, str]:
+    """Which life an event is part of. names: what is wanted, in lower case."""
     queue_id, session_id = event.facts.get("queue_id"), event.facts.get("session_id")
     about = event.facts.get("about")
-    if about and about in names:
+    if about and about.lower() in names:
         return "message", about
-    if session_id and (by_session or not queue_id or session_id.lower() in {name.lower() for name in names}):
+    if session_id and (by_session or not queue_id or session_id.lower() in names):
         return "session", session_id
     if queue_id:
         return "message", queue_id

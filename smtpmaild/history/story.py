@@ -185,7 +185,22 @@ def _attempt(event: Event) -> Line:
 
 _Words = Callable[[Mapping[str, Any]], str]
 #: Facts that a line has told, or that the whole life is about.
-_SAID = frozenset(("session_id", "queue_id", "listener", "peer", "reply", "policy", "rule", "stage", "user", "about"))
+_SAID = frozenset(
+    (
+        "session_id",
+        "queue_id",
+        "listener",
+        "peer",
+        "reply",
+        "policy",
+        "rule",
+        "stage",
+        "user",
+        "about",
+        "sender",
+        "verb",
+    )
+)
 _WORDS: Mapping[str, tuple[_Words, str]] = {
     "authenticated": (lambda f: f"signed in as {f.get('user')}", GOOD),
     "authentication_failed": (lambda f: f"could not sign in as {f.get('user') or 'anybody'}", BAD),
@@ -193,7 +208,7 @@ _WORDS: Mapping[str, tuple[_Words, str]] = {
     "policy_would_defer": (lambda f: f"{_policy(f)} would defer", WAITS),
     "policy_would_refuse": (lambda f: f"{_policy(f)} would refuse", WAITS),
     "report_made": (lambda f: f"report {f.get('queue_id')} made for the sender of {f.get('about')}", ""),
-    "queue_changed": (lambda f: f"queue {f.get('verb')} of {f.get('queue_id')} by {f.get('who')}", ""),
+    "queue_changed": (lambda f: f"queue {f.get('verb')} of {f.get('recipient')} by {f.get('user')}", ""),
     "tls_handshake_failed": (lambda f: f"TLS handshake with {f.get('peer')} failed", BAD),
     "connection_limit_reached": (lambda f: f"{f.get('peer')} has too many connections to {f.get('listener')}", BAD),
 }
