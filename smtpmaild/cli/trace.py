@@ -33,10 +33,10 @@ _COLOURS = {"good": "green", "bad": "red", "waits": "yellow"}
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a line for each life; with --follow, each event.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on, until Ctrl-C.")
 def trace(path: str, wanted: str | None, limit: int, as_json: bool, follow: bool) -> None:
-    """Tell what happened, in order: who connected, what was refused and by which line of the config, where a message
-    was stored, and what became of each attempt to deliver it.
+    """Tell what happened to a message or a client, in order.
 
-    An ID is that of a message or a session, as replies and log lines have it. For an address, a user, a client's IP
+    Who connected, what was refused and by which line of the config, where a message was stored, and what became of
+    each attempt to deliver it. An ID is that of a message or a session, as replies and log lines have it. For an address, a user, a client's IP
     address or network the newest messages and sessions are told; any other text is searched for. With --follow alone
     everything is told as it happens.
     """

@@ -28,7 +28,7 @@ local_domains: {a.example: {deliver: mail}}
 deliver_to:
   mail: {type: maildir, path: "/dev/null/{domain}/{mailbox}"}
 """
-COMMANDS = ("check", "completion", "healthcheck", "queue", "schema", "sendmail", "try", "user", "version")
+COMMANDS = ("check", "completion", "healthcheck", "queue", "schema", "sendmail", "trace", "try", "user", "version")
 
 
 @pytest.fixture
