@@ -100,9 +100,16 @@ class App:
     vitals: Callable[[], Vitals] = Vitals
 
 
-def build(config: Config, log: Log, metrics: Metrics | None = None, history: History | None = None) -> App:
+def build(
+    config: Config,
+    log: Log,
+    metrics: Metrics | None = None,
+    history: History | None = None,
+    *,
+    is_trial: bool = False,
+) -> App:
     """All rooms of a configuration. metrics: those of before, when a configuration is reloaded.  history: what keeps
-    the facts that are told to the log."""
+    the facts that are told to the log.  is_trial: nobody will connect, so no certificate is loaded."""
     metrics = metrics or Metrics()
     log = log if history is None else Recorder(log, history)
     writer = Writer(log, memory=config.limits.memory)
@@ -111,7 +118,7 @@ def build(config: Config, log: Log, metrics: Metrics | None = None, history: His
     relaying = build_relaying(config, routing, sinks, writer, log, metrics) if config.needs_queue else None
     stores = sinks if relaying is None else relaying.stores
     signing_in = build_signing_in(config.accounts, log) if config.accounts is not None else None
-    certificates = build_certificates(config, log)
+    certificates = None if is_trial else build_certificates(config, log)
     client_names = build_client_names(config)
     verbs = {} if relaying is None else {"ETRN": (Step("etrn", relaying.etrn.answer),)}
     doors = {}
@@ -164,8 +171,8 @@ def _vitals(metrics: Metrics, writer: Writer, runner: Runner | None) -> Vitals:
 def stage(config: Config) -> Stage:
     """The same rooms with nobody in them: for sessions that are only tried."""
     notes = Notes()
-    built = build(config, notes)
-    return Stage(config, lambda name, peer: built.doors[name].service_for(peer), built.routing.missed, notes)
+    built = build(config, notes, is_trial=True)
+    return Stage(config, lambda name, peer: built.doors[name].service_for(peer), built.routing, notes)
 
 
 def rehearse(config: Config) -> None:

@@ -16,13 +16,15 @@ from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
 from smtpmaild.config.models import Config
 from smtpmaild.config.names import certificate_name
+from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.signing_in import login
 from smtpmaild.config.tests import Case
 from smtpmaild.config.yaml_nodes import Loc
 from smtpmaild.delivery.agents import route_to
 from smtpmaild.envelope import ClientCertificate, Peer, Tls
+from smtpmaild.routing import Routing
 from smtpmaild.service import Service
-from smtpmaild.trial import Missed, Notes, Question, TrialStep, outcome, run
+from smtpmaild.trial import Notes, Question, TrialStep, outcome, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,13 @@ class Stage:
 
     config: Config
     service: Callable[[str, Peer], Service]
-    missed: Missed
+    routing: Routing
     notes: Notes
 
     async def play(self, listener: Listener, question: Question) -> list[TrialStep]:
         """The session, step by step, each with the line that decided where that is a policy's."""
         service = self.service(listener.name, Peer(question.client))
-        steps = await run(service, question, self.notes, self.missed)
+        steps = await run(service, question, self.notes, self.routing.missed)
         for step in steps:
             step.where = step.where or place_of_policy(self.config, listener, step.rule)
         return steps
@@ -96,15 +98,10 @@ def user_of(config: Config, listener: Listener, user: str) -> tuple[str, str]:
 
 def place_of_policy(config: Config, listener: Listener, rule: str) -> str:
     """The line that turns a policy on: of the listener, of the section for all, or none where nobody mentions it."""
-    document = config.document
-    if document is not None and rule in config.policies.options():
-        number = config.listeners.index(listener)
-        for loc in (("listeners", number, "policies", rule), ("policies", rule)):
-            if document.has(loc):
-                return document.where(loc)
-        if rule in listener.policies.model_fields_set:
-            return f"role {listener.role}"
-    return ""
+    if rule not in config.policies.options():
+        return ""
+    brought = f"role {listener.role}" if rule in listener.policies.model_fields_set else ""
+    return config.where_policy(listener, rule) or brought
 
 
 # The cases of the file
@@ -198,9 +195,14 @@ def conditions_of(config: Config, step: TrialStep) -> dict[str, object]:
     """What the relay rule asks that decided a step, as the file has it."""
     for number, rule in enumerate(config.relay_rules):
         if rule.name == step.rule and config.where("relay_rules", number) == step.where:
-            asked = rule.model_dump(mode="json", exclude_unset=True, exclude=_DECISIONS)
-            return {key: value for key, value in asked.items() if value not in ([], None)}
+            return conditions_of_rule(rule)
     return {}
+
+
+def conditions_of_rule(rule: RelayRule) -> dict[str, object]:
+    """What a rule asks, as the file has it."""
+    asked = rule.model_dump(mode="json", exclude_unset=True, exclude=_DECISIONS)
+    return {key: value for key, value in asked.items() if value not in ([], None)}
 
 
 _DECISIONS = {"name", "deliver", "reject", "defer", "relay"}

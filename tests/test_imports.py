@@ -131,7 +131,12 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # sessions played through a configuration before it serves
     "rehearsal": Allowed(
-        ours=("config.*", "envelope", "service", "trial", "delivery.agents"), banned=LOOP_AND_SOCKETS - {"asyncio"}
+        ours=("config.*", "envelope", "service", "routing", "trial", "delivery.agents"),
+        banned=LOOP_AND_SOCKETS - {"asyncio"},
+    ),
+    # what holds for every client: who can relay, which files lie open
+    "audit": Allowed(
+        ours=("config.*", "envelope", "rehearsal", "routing", "smtp.*", "trial"), banned=LOOP_AND_SOCKETS - {"asyncio"}
     ),
     # what programs on this machine call: blocking, light, for one message; and the daemon's side of it
     "sendmail": Allowed(
@@ -178,7 +183,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial", "history.*", "rehearsal", "queue.*", "idn", "sendmail.*"),
+        + ("trial", "history.*", "rehearsal", "audit.*", "queue.*", "idn", "sendmail.*"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
@@ -186,7 +191,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
 
 #: What only one or two rooms may know, so that nobody else can grow a dependency on it.
 KNOWN_ONLY_TO = {
-    "config": {"app", "cli", "premises", "rehearsal"},
+    "config": {"app", "cli", "premises", "rehearsal", "audit"},
     "log": {"app", "cli"},
     "app": {"cli"},
 }

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 from smtpmaild import __version__
+from smtpmaild.cli.audit import audit
 from smtpmaild.cli.check import check
 from smtpmaild.cli.completion import completion
 from smtpmaild.cli.healthcheck import healthcheck
@@ -62,7 +63,7 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
-for command in (check, completion, healthcheck, queue, schema, sendmail, trace, try_, user, version):
+for command in (audit, check, completion, healthcheck, queue, schema, sendmail, trace, try_, user, version):
     cli.add_command(command)
 
 

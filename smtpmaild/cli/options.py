@@ -40,6 +40,19 @@ def read_config(path: str) -> Config:
         sys.exit(EX_CONFIG)
 
 
+def read_dangerous_config(path: str) -> Config:
+    """The same for who asks what would happen: an open relay is printed, and asked all the same."""
+    from smtpmaild.config import ConfigError, load
+
+    try:
+        return load(path)
+    except ConfigError as error:
+        click.echo(error.render(), err=True)
+        if error.dangerous is None:
+            sys.exit(EX_CONFIG)
+        return error.dangerous
+
+
 def read_rehearsed_config(path: str) -> Config:
     """The same with its tests played: one that fails is a mistake like any other."""
     from smtpmaild import app

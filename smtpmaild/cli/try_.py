@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from smtpmaild.cli.options import config_option, read_config
+from smtpmaild.cli.options import config_option, read_dangerous_config
 
 if TYPE_CHECKING:
     from smtpmaild.trial import TrialStep
@@ -72,7 +72,7 @@ def try_(
     from smtpmaild.rehearsal import QuestionError, conditions_of, listener_of, tls_of, user_of
     from smtpmaild.trial import Question, outcome, with_crlf
 
-    config = read_config(path)
+    config = read_dangerous_config(path)
     content = None if message is None else with_crlf(message.read())
     try:
         door = listener_of(config, listener)

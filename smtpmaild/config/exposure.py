@@ -44,7 +44,7 @@ def open_relays(config: Config) -> Findings:
             continue
         before = [("relay_rules", index) for index in range(number)]
         for door in _open_to_strangers(number, config):
-            severity: Severity = "error" if rule.relay is not None else "warning"
+            severity: Severity = "danger" if rule.relay is not None else "warning"
             yield Finding(("relay_rules", number, "name"), message, severity, rests_on=(("listeners", door), *before))
 
 
@@ -53,12 +53,12 @@ def _open_to_strangers(number: int, config: Config) -> Iterator[int]:
     rule = config.relay_rules[number]
     if rule.authenticated or rule.users or rule.client_certificates or rule.client_names:
         return
-    if rule.to_domains or rule.to_addresses or not _has_strangers(rule.from_networks):
+    if rule.to_domains or rule.to_addresses or not has_strangers(rule.from_networks):
         return
     before = [one for one in config.relay_rules[:number] if one.relay is None and one.deliver is None]
     for door in _doors(rule, config):
         listener = config.listeners[door]
-        if _lets_in(config, listener) and not _is_refused(rule, listener, before):
+        if not hindrance(config, listener) and not _is_refused(rule, listener, before):
             yield door
 
 
@@ -71,7 +71,8 @@ def _doors(rule: RelayRule, config: Config) -> list[int]:
     ]
 
 
-def _has_strangers(networks: Sequence[IpNetwork]) -> bool:
+def has_strangers(networks: Sequence[IpNetwork]) -> bool:
+    """True for networks so large that nobody can know all of their clients, and for none, which are all."""
     return not networks or any(network.prefixlen < _SHORTEST_PREFIX[network.version] for network in joined(networks))
 
 
@@ -80,12 +81,14 @@ def _is_refused(rule: RelayRule, door: Listener, before: Sequence[RelayRule]) ->
     return any(hides(earlier, stranger) for earlier in before)
 
 
-def _lets_in(config: Config, listener: Listener) -> bool:
-    """True if strangers reach this listener and may bring mail without saying who they are."""
-    wants_certificate = listener.tls in ("required", "implicit") and clients_of(config, listener) == "require"
-    if listener.auth == "required" or wants_certificate:
-        return False
-    return listener.proxy_protocol or bool(listener.xclient_from) or any(map(is_routable, listener.listen))
+def hindrance(config: Config, listener: Listener) -> str:
+    """Why strangers cannot bring mail by this listener without saying who they are; "" where they can."""
+    if listener.auth == "required":
+        return "clients must sign in"
+    if listener.tls in ("required", "implicit") and clients_of(config, listener) == "require":
+        return "clients must show a certificate"
+    is_reached = listener.proxy_protocol or bool(listener.xclient_from) or any(map(is_routable, listener.listen))
+    return "" if is_reached else "it is reached from this machine or a private network only"
 
 
 def is_routable(address: ListenAddress) -> bool:

@@ -15,9 +15,13 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Severity = Literal["error", "warning"]
+if TYPE_CHECKING:
+    from smtpmaild.config.models import Config
+
+#: danger: well-formed, and an error all the same: it could be served, and must not be.
+Severity = Literal["error", "danger", "warning"]
 
 #: Cells of a source line that are shown, and how many of them at most stand before the caret.
 _WIDTH = 100
@@ -50,7 +54,7 @@ class Mistake:
     @property
     def is_error(self) -> bool:
         """False for a warning, with which the daemon starts."""
-        return self.severity == "error"
+        return self.severity != "warning"
 
     def render(self) -> str:
         """Up to three lines without the last line end."""
@@ -66,10 +70,14 @@ class Mistake:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; mistakes holds every reason, in the order of the file."""
+    """The configuration cannot be used; mistakes holds every reason, in the order of the file.
 
-    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+    dangerous: the configuration, where it could be served and must not be: for those who ask what it would do.
+    """
+
+    def __init__(self, mistakes: Iterable[Mistake], dangerous: Config | None = None) -> None:
         self.mistakes = in_order(mistakes)
+        self.dangerous = dangerous
         super().__init__(self.mistakes)
 
     def render(self) -> str:

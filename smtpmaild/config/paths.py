@@ -61,7 +61,11 @@ def read_secret_file(path: str) -> SecretStr:
 
 def secret_path(name: str, info: ValidationInfo) -> str:
     """Where a secret is: among the credentials of systemd, else relative to the folder of the file."""
-    context = surroundings(info)
+    return secret_path_in(surroundings(info), name)
+
+
+def secret_path_in(context: Surroundings, name: str) -> str:
+    """The same for who has no validation at hand."""
     credential = os.path.join(context.credentials, name)
     if context.credentials and "/" not in name and os.path.exists(credential):
         return credential

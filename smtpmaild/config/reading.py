@@ -45,7 +45,8 @@ def load_text(text: str, path: str, environment: Mapping[str, str] | None = None
         config._document = document
         found += check(config, broken)
     if config is None or any(mistake.is_error for mistake in found):
-        raise ConfigError(found)
+        is_dangerous = all(mistake.severity != "error" for mistake in found)
+        raise ConfigError(found, config if is_dangerous else None)
     config._warnings = tuple(found)
     return config
 

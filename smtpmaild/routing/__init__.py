@@ -36,8 +36,9 @@ class Router(Protocol):
 class Routing:
     """The Router of the daemon.
 
-    hostname: how we call ourselves.  postmaster: the address of the server's postmaster, in a local domain; "" if
-    nobody is named.  Raises ValueError for an alias that runs in a circle or leads nowhere.
+    relay_rules: who is asked about foreign domains.  hostname: how we call ourselves.  postmaster: the address of the
+    server's postmaster, in a local domain; "" if nobody is named.  Raises ValueError for an alias that runs in a circle
+    or leads nowhere.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Routing:
         postmaster: str = "",
     ) -> None:
         self._local_domains = LocalDomains(local_domains, hostname, postmaster)
-        self._relay_rules = RelayRules(relay_rules, hostname)
+        self.relay_rules = RelayRules(relay_rules, hostname)
 
     def local(self, address: Address) -> Route | None:
         """Where mail for an address in a local domain goes, or why nowhere; None for any other domain."""
@@ -61,7 +62,7 @@ class Routing:
 
     def route(self, transaction: Transaction, forward_path: Address) -> Route:
         """See Router. A local mailbox takes 2.5 µs, most of it for making the Route and its Destination."""
-        return self.local(forward_path) or self._relay_rules.route(transaction, forward_path)
+        return self.local(forward_path) or self.relay_rules.route(transaction, forward_path)
 
     def mailboxes_of(self, address: Address) -> Collection[tuple[str, str]]:
         """Where mail for this address ends: mailboxes with their domains; empty for addresses that are not local."""
@@ -73,4 +74,4 @@ class Routing:
         """The relay rules that were asked and did not match, each with a condition that did not hold."""
         if self._local_domains.route(forward_path) is not None:
             return ()
-        return [*self._relay_rules.missed(transaction, forward_path)]
+        return [*self.relay_rules.missed(transaction, forward_path)]

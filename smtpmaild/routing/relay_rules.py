@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -98,6 +98,26 @@ class RelayRules:
             if all(holds):
                 return
             yield compiled.rule.rule, compiled.conditions[holds.index(False)]
+
+    @property
+    def rules(self) -> Sequence[RelayRule]:
+        """All of them, in order."""
+        return [compiled.rule for compiled in self._all]
+
+    def holding(self, conditions: Collection[str], transaction: Transaction, forward_path: Address) -> int:
+        """The rules, each the bit of its number, of which none of these conditions fails; what else they ask or not.
+
+        A rule matches where it holds by all conditions: that is how all clients can be looked at, kind by kind.
+        """
+        return sum(
+            1 << compiled.order
+            for compiled in self._all
+            if all(
+                check(transaction, forward_path)
+                for condition, check in zip(compiled.conditions, compiled.checks, strict=True)
+                if condition in conditions
+            )
+        )
 
     def _carry_out(self, rule: RelayRule, forward_path: Address) -> Route:
         if isinstance(rule.action, Refuse):

@@ -28,7 +28,9 @@ local_domains: {a.example: {deliver: mail}}
 deliver_to:
   mail: {type: maildir, path: "/dev/null/{domain}/{mailbox}"}
 """
-COMMANDS = ("check", "completion", "healthcheck", "queue", "schema", "sendmail", "trace", "try", "user", "version")
+COMMANDS = (
+    "audit", "check", "completion", "healthcheck", "queue", "schema", "sendmail", "trace", "try", "user", "version",
+)  # fmt: skip
 
 
 @pytest.fixture
