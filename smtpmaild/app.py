@@ -63,6 +63,7 @@ from smtpmaild.server import sockets
 from smtpmaild.server.dovecot import DovecotSocket, mechanisms_of
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
 from smtpmaild.server.plan import AttendantPlan, Companion, ListenerPlan, Plan, Vitals
+from smtpmaild.server.sums import Ledger
 from smtpmaild.server.threads import Threads
 from smtpmaild.server.watch import Watch
 from smtpmaild.service import LookUp, Service
@@ -481,20 +482,22 @@ def plan(
     allow_root: bool = False,
     metrics: Metrics | None = None,
     before: History | None = None,
+    chart: Ledger | None = None,
 ) -> Plan:
     """What the processes of the daemon serve. The reload it carries reads the same file again.
 
-    allow_root: as the key of the config, from the command line.  before: of the plan that this one follows.
+    allow_root: as the key of the config, from the command line.  before, chart: of the plan that this one follows.
     """
     history = build_history(config, log, before)
     app = build(config, log, metrics, history)
+    chart = chart or (Ledger() if config.status is not None else None)
     path = config.document.path if config.document else ""
 
     def reload() -> Plan:
         new = load(path)
         rehearse(new)
         new_log = log if new.logging == config.logging else _log_like(new, stream)
-        return plan(new, stream, new_log, allow_root=allow_root, metrics=app.metrics, before=history)
+        return plan(new, stream, new_log, allow_root=allow_root, metrics=app.metrics, before=history, chart=chart)
 
     return Plan(
         listeners=tuple(_listener_plan(listener, app.doors[listener.name]) for listener in config.listeners),
@@ -518,7 +521,7 @@ def plan(
         vitals=app.vitals,
         sections=_sections(config),
         attendant=_with_history(
-            build_attendant(config, partial(_route_of_mail, config, app.routing), app.log), history
+            build_attendant(config, partial(_route_of_mail, config, app.routing), app.log, chart), history
         ),
     )
 

@@ -160,9 +160,24 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "pytest_plugin": Allowed(ours=("dev",), others=("pytest",)),
+    # what the operator's browser and monitoring see
+    "status": Allowed(
+        ours=("control.desk", "control.queue_files", "facts", "metrics", "queue.shards", "web.*"),
+        others=("prometheus_client", "starlette"),
+        banned=LOOP_AND_SOCKETS - {"asyncio"},
+    ),
     # the file, the log, the one who knows them all
     "config": Allowed(
-        ours=("smtp.*", "policy.builtin", "policy.options", "policy.senders", "sink.builtin", "sink.folder", "routing")
+        ours=(
+            "smtp.*",
+            "web.presence",
+            "policy.builtin",
+            "policy.options",
+            "policy.senders",
+            "sink.builtin",
+            "sink.folder",
+            "routing",
+        )
         + ("envelope", "idn", "delivery.agents", "delivery.builtin", "queue.words")
         + ("auth.accounts", "auth.throttle", "auth.users_file", "tls.settings", "tls.contexts"),
         others=("pydantic", "pydantic_core", "yaml"),
@@ -171,7 +186,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "log": Allowed(ours=("facts",), others=("structlog",)),
     "premises": Allowed(
         ours=("config.models", "control.*", "facts", "idn", "server.house", "server.plan", "server.sockets", "sink.*")
-        + ("smtp.address", "tls.settings", "tls.x509"),
+        + ("config.sockets", "config.status", "smtp.address", "tls.settings", "tls.x509", "server.sums", "status.*")
+        + ("history.reading", "web.*"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "app": Allowed(

@@ -351,6 +351,11 @@ def _sendmail(config: Config) -> Findings:
         yield from config.sendmail.findings(config.listeners)
 
 
+def _status(config: Config) -> Findings:
+    if config.status is not None:
+        yield from config.status.findings()
+
+
 def _cases(config: Config) -> Findings:
     listeners = (listener.name for listener in config.listeners)
     return case_findings(config.tests, listeners, config.deliver_to, config.relays)
@@ -460,6 +465,7 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     _unreachable_rules,
     _relaying,
     _sendmail,
+    _status,
     _cases,
     _control,
     _unused_relays,

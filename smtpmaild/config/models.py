@@ -27,6 +27,7 @@ from smtpmaild.config.roles import brought, overridden, with_roles
 from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.section import AtLeastOne, Section
 from smtpmaild.config.sendmail import Sendmail
+from smtpmaild.config.status import Status
 from smtpmaild.config.stores import Store
 from smtpmaild.config.tests import Case
 from smtpmaild.config.tls import Tls
@@ -99,6 +100,7 @@ class Config(Section):
     )
     sendmail: Sendmail | None = Field(None, description="Mail from programs on this machine, by the command sendmail.")
     control: Control | None = Field(None, description="The socket by which commands ask and steer a running daemon.")
+    status: Status | None = Field(None, description="The status page, /metrics and health. Left out: none.")
     tls: Tls = Field(
         default_factory=Tls, description="Certificates and what is asked of clients, for all listeners with TLS."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from smtpmaild.config.findings import Finding, Findings
 from smtpmaild.config.models import Config
 from smtpmaild.config.policies import Policies
 from smtpmaild.config.rights import rights_of
-from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
+from smtpmaild.config.sockets import is_local
 from smtpmaild.config.yaml_nodes import Loc
 from smtpmaild.policy.senders import EVERY, SendersOptions
 
@@ -58,20 +57,6 @@ def _clear_text(config: Config) -> Findings:
                 message = f"passwords would travel in clear text to {address}: this is for loopback and Unix sockets"
                 yield Finding(("listeners", number, "auth_without_tls"), message)
                 break
-
-
-def is_local(address: ListenAddress) -> bool:
-    """Only this machine can connect to it. What systemd has opened, nobody can say."""
-    if isinstance(address, UnixAddress):
-        return True
-    if not isinstance(address, TcpAddress):
-        return False
-    if address.host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.host).is_loopback
-    except ValueError:
-        return False
 
 
 def _users_file(config: Config) -> Findings:

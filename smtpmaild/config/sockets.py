@@ -118,3 +118,17 @@ Listen = Annotated[
         {"type": "string", "examples": ["0.0.0.0:25", "[::]:25", "/run/smtpmaild/smtp.sock", "systemd:smtp"]}
     ),
 ]
+
+
+def is_local(address: ListenAddress) -> bool:
+    """Only this machine can connect to it. What systemd has opened, nobody can say."""
+    if isinstance(address, UnixAddress):
+        return True
+    if not isinstance(address, TcpAddress):
+        return False
+    if address.host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address.host).is_loopback
+    except ValueError:
+        return False

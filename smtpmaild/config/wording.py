@@ -17,7 +17,7 @@ from smtpmaild.config.yaml_nodes import Document, Loc, MappingNode, ScalarNode, 
 Schema = Mapping[str, Any]
 
 #: Keys of the finished product that this version has no use for yet.
-_LATER_KEYS = {"certificate", "status", "metrics", "milters", "include"}
+_LATER_KEYS = {"certificate", "milters", "include"}
 # Errors that mean the key rather than its value, or one that is missing in the mapping.
 _ABOUT_THE_KEY = {"extra_forbidden", "missing", "union_tag_not_found"}
 

@@ -2,9 +2,9 @@
 
     {"version": 1, "queue_id": "06A9...", "received_at": "2026-11-22T14:45:19+00:00", "reverse_path": "a@x.example",
      "size": 1234, "body": "7BIT", "smtputf8": false, "parameters": {}, "user": "", "listener": "mx", "peer": "...",
-     "recipients": [{"address": "b@y.example", "route": "relay:mx", "state": "deferred", "attempts": 2,
-                     "next_attempt": "...", "attempted_at": "...", "reply": "451 4.4.1 ...", "remote": "...",
-                     "parameters": {}}]}
+     "recipients": [{"address": "b@y.example", "route": "relay:mx", "destination": "relay:mx", "state": "deferred",
+                     "attempts": 2, "next_attempt": "...", "attempted_at": "...", "reply": "451 4.4.1 ...",
+                     "remote": "...", "parameters": {}}]}
 
 Keys are only ever added. Of what `import` reads, only the addresses of recipients must be there: the `.json` of a spool
 will do.
@@ -49,6 +49,7 @@ def _recipient(one: QueuedRecipient) -> dict[str, object]:
     return {
         "address": one.address.text,
         "route": one.route,
+        "destination": one.destination,
         "state": one.state.value,
         "attempts": one.attempts,
         "next_attempt": _time(one.next_attempt),

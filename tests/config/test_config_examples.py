@@ -61,6 +61,7 @@ COMMENTED_KEYS = {
     "tests",
     "history",
     "control",
+    "status",
 }  # fmt: skip
 
 

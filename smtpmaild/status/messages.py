@@ -1,0 +1,148 @@
+"""The last messages, a search among them, and the life of one: from the history, where the configuration has one.
+
+The file is read in a thread, opened anew each time: it may not be there yet, and may be made anew at any time. A row is
+what a list shows; a life is every event that belongs to a message, the oldest first, as the history has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+#: How many a page is given at most, and how long a text may be that is looked for.
+MOST = 200
+LONGEST_TEXT = 200
+#: What a list shows. A session is shown where it was refused something.
+_LISTED = frozenset(("message_accepted", "message_refused", "message_deferred", "session_closed"))
+#: Sessions without any refusal are most of them: so many more are read than are shown.
+_READ = 5 * MOST
+#: Of one life.
+_LONGEST_LIFE = 500
+_OUTCOMES = {"message_accepted": "accepted", "message_refused": "refused", "message_deferred": "deferred"}
+
+Row = dict[str, Any]
+
+
+class Event(Protocol):
+    """One fact of the history."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+
+class Reading(Protocol):
+    """What of the history is used (history/reading.py)."""
+
+    def latest(self, limit: int, names: Collection[str] = ...) -> Iterable[Event]: ...
+    def search(self, text: str, limit: int, names: Collection[str] = ...) -> Iterable[Event]: ...
+    def named(self, *names: str) -> Iterable[Event]: ...
+    def cursor(self) -> int: ...
+    def since(self, cursor: int, limit: int = ...) -> tuple[Iterable[Event], int]: ...
+
+
+class Messages:
+    """What pages ask. read: opens the history; raises OSError."""
+
+    def __init__(self, read: Callable[[], AbstractContextManager[Reading]]) -> None:
+        self._read = read
+        self._cursor = 0
+
+    async def latest(self, text: str = "") -> list[Row]:
+        """The last rows that mention this text, the newest first. Raises OSError."""
+        return await asyncio.to_thread(self._latest, text[:LONGEST_TEXT].strip())
+
+    async def life(self, name: str) -> list[Row]:
+        """Every event of a message, or of a session, the oldest first; nothing where none is known. Raises OSError."""
+        return await asyncio.to_thread(self._life, name)
+
+    async def news(self) -> list[Row]:
+        """The rows that came since the last call, the newest first; none at the first one. Raises OSError."""
+        return await asyncio.to_thread(self._news)
+
+    def _latest(self, text: str) -> list[Row]:
+        with self._read() as reading:
+            found = reading.search(text, _READ, _LISTED) if text else reading.latest(_READ, _LISTED)
+            return [*_rows(found)][:MOST]
+
+    def _life(self, name: str) -> list[Row]:
+        with self._read() as reading:
+            events = {event.number: event for event in _first(reading.named(name))}
+            sessions = {str(event.facts.get("session_id") or "") for event in events.values()} - {"", name}
+            for event in _first(reading.named(*sessions)) if sessions else ():
+                if event.facts.get("queue_id", name) == name:  # not the other messages of its session
+                    events[event.number] = event
+        return [_told(events[number]) for number in sorted(events)]
+
+    def _news(self) -> list[Row]:
+        with self._read() as reading:
+            if not self._cursor:
+                self._cursor = reading.cursor()
+                return []
+            events, self._cursor = reading.since(self._cursor)
+            return [*_rows(reversed([*events]))][:MOST]
+
+
+def _first(events: Iterable[Event]) -> Iterator[Event]:
+    for event, _ in zip(events, range(_LONGEST_LIFE), strict=False):
+        yield event
+
+
+def _told(event: Event) -> Row:
+    return {"at": event.at, "name": event.name, "facts": dict(event.facts)}
+
+
+def _rows(events: Iterable[Event]) -> Iterator[Row]:
+    for event in events:
+        if event.name in _OUTCOMES:
+            yield _message(event)
+        elif event.name == "session_closed" and event.facts.get("refusals"):
+            yield _session(event)
+
+
+def _message(event: Event) -> Row:
+    facts = event.facts
+    recipients = facts.get("recipients") or []
+    return {
+        "at": event.at,
+        "id": facts.get("queue_id", ""),
+        "outcome": _OUTCOMES[event.name],
+        "from": facts.get("reverse_path", ""),
+        "to": recipients[0] if recipients else "",
+        "more": max(0, len(recipients) - 1),
+        "client": facts.get("peer", ""),
+        "listener": facts.get("listener", ""),
+        "subject": facts.get("subject") or "",
+        "size": facts.get("size", 0),
+        "reply": facts.get("reply", ""),
+        "rule": facts.get("decided_by", ""),
+    }
+
+
+def _session(event: Event) -> Row:
+    """A session that was refused something: what came last tells best."""
+    facts = event.facts
+    refusals = facts["refusals"]
+    last = refusals[-1]
+    code = last.get("reply", "")[:1]
+    return {
+        "at": event.at,
+        "id": facts.get("session_id", ""),
+        "outcome": "deferred" if code == "4" else "refused",
+        "from": last.get("reverse_path", ""),
+        "to": last["argument"] if last.get("command") == "RCPT" else "",
+        "more": len(refusals) - 1,
+        "client": facts.get("peer", ""),
+        "listener": facts.get("listener", ""),
+        "subject": "",
+        "size": 0,
+        "reply": last.get("reply", ""),
+        "rule": last.get("rule", ""),
+    }

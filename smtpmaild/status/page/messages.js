@@ -1,0 +1,130 @@
+// The last messages, a search among them, and the life of one.
+
+import {ask} from "./asking.js";
+import {hasHistory} from "./steering.js";
+import {alien, bytes, byId, clock, count, el, fill, none, table, visible, when} from "./dom.js";
+
+const COLUMNS = [["Message", "wide"], ["Result"], ["Client"], ["Size", "number"], ["Time", "when"]];
+const TONES = {accepted: "good", refused: "bad", deferred: "warn"};
+const MOST = 200;
+
+let rows = [];
+let wanted = "";
+let waiting = 0;
+
+export function begin() {
+  const field = byId("search-text");
+  field.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(read, 200);
+  });
+  byId("search").addEventListener("submit", (event) => { event.preventDefault(); read(); });
+  addEventListener("keydown", (event) => {
+    const isTyping = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement?.tagName ?? "");
+    if (event.key === "/" && !isTyping && !document.querySelector("dialog[open]")) {
+      event.preventDefault();
+      field.focus();
+    } else if (event.key === "Escape" && document.activeElement === field && field.value) {
+      field.value = "";
+      read();
+    }
+  });
+}
+
+/** What the search asks for, the latest where it is empty. */
+export async function read() {
+  const text = wanted = byId("search-text").value.trim();
+  let found = [];
+  if (hasHistory()) {
+    try {
+      found = await ask(`/api/messages?q=${encodeURIComponent(text)}`);
+    } catch { return; }
+  }
+  if (text === wanted) { rows = found; draw(); }
+}
+
+/** Some more happened. While somebody searches, what he found stays. */
+export function take(news) {
+  if (wanted) return;
+  rows = [...news, ...rows].slice(0, MOST);
+  draw();
+}
+
+function draw() {
+  fill("messages-list", [hasHistory(), wanted, rows.map((row) => [row.id, row.at, row.outcome])], () => {
+    if (!hasHistory()) return none("No history is kept: the section “history” of the configuration switches it on.");
+    if (!rows.length) return none(wanted ? "Nothing was found." : "No message yet.");
+    return table(COLUMNS, rows.map(cells));
+  });
+}
+
+function cells(row) {
+  const title = row.subject || (row.to ? "" : "no message");
+  const from = row.from || "<>";
+  const to = row.to ? ` → ${visible(row.to)}${row.more ? ` and ${count(row.more)} more` : ""}` : "";
+  const open = el("button", {type: "button", class: "plain alien", on: {click: () => show(row)}}, `${visible(from)}${to}`);
+  return [
+    el("span", {}, open, title ? alien(title, {class: "under clip"}) : null),
+    el("span", {}, el("span", {class: "pill", data: {tone: TONES[row.outcome]}}, row.outcome),
+      row.outcome === "accepted" ? null : alien(row.reply, {class: "under clip", title: visible(row.rule)})),
+    el("span", {}, alien(row.client, {class: "mono"}), el("span", {class: "under alien"}, visible(row.listener))),
+    el("span", {}, row.size ? bytes(row.size) : ""),
+    when(row.at),
+  ];
+}
+
+// The life of one
+
+const TELLING = {
+  message_accepted: ["Accepted", "good"],
+  message_refused: ["Refused", "bad"],
+  message_deferred: ["Deferred", "warn"],
+  delivered: ["Delivered", "good"],
+  deferred: ["Delivery deferred", "warn"],
+  bounced: ["Delivery refused", "bad"],
+  expired: ["Given up", "bad"],
+  session_closed: ["Session ended", "quiet"],
+  authenticated: ["Signed in", "good"],
+  authentication_failed: ["Sign-in failed", "bad"],
+  queue_changed: ["Changed by hand", "quiet"],
+  report_made: ["Sender was told", "quiet"],
+};
+// Said once, at the head, or of no use to a reader.
+const LEFT_OUT = new Set(["queue_id", "session_id", "about"]);
+
+async function show(row) {
+  byId("life-title").textContent = row.subject ? visible(row.subject) : visible(row.id);
+  byId("life-events").replaceChildren(el("li", {}, "Reading …"));
+  byId("life").showModal();
+  let events = [];
+  try {
+    events = await ask(`/api/messages/${encodeURIComponent(row.id)}`);
+  } catch (error) { byId("life-events").replaceChildren(el("li", {}, visible(error.message))); return; }
+  const head = el("li", {}, el("strong", {}, "Queue id "), el("span", {class: "mono"}, visible(row.id)));
+  const parts = events.map(event);
+  byId("life-events").replaceChildren(head, ...(parts.length ? parts : [el("li", {}, "Nothing more is known of it.")]));
+}
+
+function event({at, name, facts}) {
+  const [word, tone] = TELLING[name] ?? [name.replaceAll("_", " "), "quiet"];
+  const list = el("dl");
+  for (const [key, value] of Object.entries(facts)) {
+    if (LEFT_OUT.has(key) || value === null || value === "" || value?.length === 0) continue;
+    list.append(el("dt", {}, key.replaceAll("_", " ")), el("dd", {}, ...said(value)));
+  }
+  return el("li", {data: {tone}}, el("strong", {}, word), " ", el("span", {class: "hint"}, when(at, clock(at))), list);
+}
+
+/** A fact in words: one line for each part of a list. */
+function said(value) {
+  const parts = Array.isArray(value) ? value.slice(0, 50) : [value];
+  const more = Array.isArray(value) && value.length > 50 ? [el("div", {class: "hint"}, `and ${count(value.length - 50)} more`)] : [];
+  return [...parts.map((part) => el("div", {class: "alien"}, visible(words(part)))), ...more];
+}
+
+function words(part) {
+  if (part === null || typeof part !== "object") return part;
+  if (Array.isArray(part)) return part.map(words).join(", ");
+  return Object.entries(part).filter(([, value]) => value !== "" && value !== null)
+    .map(([key, value]) => `${key.replaceAll("_", " ")} ${words(value)}`).join(" · ");
+}
