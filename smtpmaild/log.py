@@ -1,7 +1,8 @@
-"""The log: structlog, set up once, written by a thread of its own so that a slow reader never stops the mail.
+"""The log: structlog, set up once, and for JSON what does the same in one step.
 
-One line per fact on standard error, `console` for people, `json` or `logfmt` for machines. Whatever came from the
-network is escaped: a line of the log is one line, and nothing in it moves a terminal's cursor.
+Written by a thread of its own, so that a slow reader never stops the mail. One line per fact on standard error,
+`console` for people, `json` or `logfmt` for machines. Whatever came from the network is escaped: a line of the log is
+one line, and nothing in it moves a terminal's cursor.
 """
 
 from __future__ import annotations
@@ -146,12 +147,13 @@ def set_up(stream: LogStream, level: str, log_format: str, environment: Mapping[
     if log_format == "auto":
         log_format = "console" if stream.is_terminal else "json"
     colours = stream.is_terminal and not environment.get("NO_COLOR") and environment.get("TERM") != "dumb"
-    processors = _RENDERERS[log_format](colours)
 
     def logger(write: Callable[[str], None]) -> Log:
+        if log_format == "json":
+            return _JsonLog(write, _LEVELS[level])
         made: Log = structlog.wrap_logger(
             _Printer(write),
-            processors=processors,
+            processors=_RENDERERS[log_format](colours),
             wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         ).bind()  # bound once: the proxy before it costs 0.6 us for each line
         return made
@@ -177,12 +179,35 @@ _Processor = Callable[[Any, str, MutableMapping[str, Any]], Any]
 _encode = json.JSONEncoder(ensure_ascii=True, separators=(", ", ": "), default=str).encode
 
 
-def _render_json(logger: Any, name: str, event: MutableMapping[str, Any]) -> str:
-    # One step instead of structlog's four (level, time, exception, JSON): 7 us a line instead of 12, twice a message.
-    line = {"time": _now(), "level": name, "event": "", **event}  # structlog adds the event last; we say it first
-    if "exc_info" in line:
-        structlog.processors.format_exc_info(logger, name, line)
-    return _encode(line)
+class _JsonLog:
+    """What structlog's logger does with one processor that renders JSON, in one step.
+
+    5.6 us a line instead of 7.3, and 12 with structlog's own four processors: twice a message, where clients come with
+    one each.
+    """
+
+    def __init__(self, write: Callable[[str], None], least: int) -> None:
+        """least: the number of the lowest level that is written."""
+        self._write = write
+        self._least = least
+
+    def info(self, event: str, **facts: object) -> None:
+        if self._least <= _LEVELS["info"]:
+            self._write(_encode({"time": _now(), "level": "info", "event": event, **facts}))
+
+    def warning(self, event: str, **facts: object) -> None:
+        self._tell("warning", event, facts)
+
+    def error(self, event: str, **facts: object) -> None:
+        self._tell("error", event, facts)
+
+    def exception(self, event: str, **facts: object) -> None:
+        self._tell("error", event, {**facts, "exc_info": True})
+
+    def _tell(self, level: str, event: str, facts: Mapping[str, object]) -> None:
+        if self._least <= _LEVELS[level]:
+            line = {"time": _now(), "level": level, "event": event, **facts}
+            self._write(_encode(structlog.processors.format_exc_info(None, level, line)))
 
 
 class _Clock:
@@ -224,10 +249,6 @@ def _leave_out_empty(logger: Any, name: str, event: MutableMapping[str, Any]) ->
     return {key: value for key, value in event.items() if value is not None and value != ""}
 
 
-def _json(colours: bool) -> list[_Processor]:
-    return [_render_json]
-
-
 def _logfmt(colours: bool) -> list[_Processor]:
     order = ("time", "level", "event")
     return [
@@ -251,7 +272,6 @@ def _console(colours: bool) -> list[_Processor]:
 
 
 _RENDERERS: Mapping[str, Callable[[bool], list[_Processor]]] = {
-    "json": _json,
     "logfmt": _logfmt,
     "console": _console,
 }
