@@ -7,8 +7,7 @@ is left out for them. What a history wants besides goes under `trace` (history/)
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 from smtpmaild.auth import Authenticated, Failed
@@ -29,7 +28,6 @@ _VERBS = frozenset(
     {"EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP"}
     | {"STARTTLS", "AUTH", "XFORWARD", "XCLIENT"}
 )
-_NO_FACTS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Journal:
@@ -81,29 +79,34 @@ class Journal:
         envelope = transaction.envelope
         metrics.messages_by_listener.count(envelope.listener, _RESULTS[reply.code // 100])
         recipients = envelope.recipients
-        self._log.info(
-            _CONCLUSIONS[reply.code // 100],
-            session_id=envelope.session_id,
-            queue_id=envelope.queue_id,
-            listener=envelope.listener,
-            peer=str(envelope.peer),
-            helo=envelope.hello,
-            reverse_path=envelope.reverse_path.text,
-            recipients=[recipient.address.text for recipient in recipients],
-            rules=[*{recipient.route.rule.name: None for recipient in recipients}],
-            size=size,
-            reply=str(reply),
-            **({"replies": each} if each else _NO_FACTS),
-            decided_by=self._session.decided_by,
-            **self._client_facts(),
-            **self._trust_facts(),
-            **({"trace": _trace(recipients, content)} if self._is_recorded else _NO_FACTS),
-            seconds=round(time.time() - envelope.received_at, 4),
-        )
+        facts: dict[str, Any] = {
+            "session_id": envelope.session_id,
+            "queue_id": envelope.queue_id,
+            "listener": envelope.listener,
+            "peer": str(envelope.peer),
+            "helo": envelope.hello,
+            "reverse_path": envelope.reverse_path.text,
+            "recipients": [recipient.address.text for recipient in recipients],
+            "rules": [*{recipient.route.rule.name: None for recipient in recipients}],
+            "size": size,
+            "reply": str(reply),
+        }
+        if each:
+            facts["replies"] = each
+        facts["decided_by"] = self._session.decided_by
+        self._add_client(facts)
+        self._add_trust(facts)
+        if self._is_recorded:
+            facts["trace"] = _trace(recipients, content)
+        facts["seconds"] = round(time.time() - envelope.received_at, 4)
+        self._log.info(_CONCLUSIONS[reply.code // 100], **facts)
 
     def client_named(self) -> None:
         """A proxy said whom it speaks for."""
-        self._log.info("client_named", **self._who(), **self._client_facts(), **self._trust_facts())
+        facts = self._who()
+        self._add_client(facts)
+        self._add_trust(facts)
+        self._log.info("client_named", **facts)
 
     def signed_in(self, step: Authenticated | Failed) -> None:
         """An exchange came to its end."""
@@ -124,57 +127,50 @@ class Journal:
         metrics.session_seconds.observe(seconds)
         for line, reply in refused_commands:
             metrics.refusals.count(_verb_of(line), _short(reply), "")
-        commands = {"refused_commands": [f"{line}: {reply}" for line, reply in refused_commands]}
-        self._log.info(
-            "session_closed",
-            **self._who(),
-            **self._client_facts(),
-            helo=session.hello,
-            messages=session.messages,
-            refused_recipients=session.refused_recipients,
-            refusals=self.refusals,
-            **(commands if refused_commands else _NO_FACTS),
-            **self._trust_facts(),
-            **({"trace": (self._refused_at,)} if self._refused_at else _NO_FACTS),
-            reason=reason,
-            seconds=round(seconds, 4),
-        )
+        facts = self._who()
+        self._add_client(facts)
+        facts["helo"] = session.hello
+        facts["messages"] = session.messages
+        facts["refused_recipients"] = session.refused_recipients
+        facts["refusals"] = self.refusals
+        if refused_commands:
+            facts["refused_commands"] = [f"{line}: {reply}" for line, reply in refused_commands]
+        self._add_trust(facts)
+        if self._refused_at:
+            facts["trace"] = (self._refused_at,)
+        facts["reason"] = reason
+        facts["seconds"] = round(seconds, 4)
+        self._log.info("session_closed", **facts)
 
-    def _who(self) -> Mapping[str, str]:
+    def _who(self) -> dict[str, Any]:
         session = self._session
         return {"session_id": session.session_id, "listener": session.listener, "peer": str(session.peer)}
 
-    def _client_facts(self) -> Mapping[str, object]:
+    def _add_client(self, facts: dict[str, Any]) -> None:
         """What is known of the client besides its address; of most clients nothing.
 
         client_name: from the DNS.  proxy: who told us the address, and under `proxied` what else it told.  forwarded:
         what XFORWARD said of the client before this one; `peer` stays who sent it.
         """
         session = self._session
-        if session.proxy is None and not session.client_name and not session.forwarded:
-            return _NO_FACTS
-        facts: dict[str, object] = {"client_name": session.client_name} if session.client_name else {}
+        if session.client_name:
+            facts["client_name"] = session.client_name
         if session.proxy is not None:
             facts["proxy"] = str(session.proxy)
         if session.proxy_facts:
             facts["proxied"] = dict(session.proxy_facts)
         if session.forwarded:
             facts["forwarded"] = dict(session.forwarded)
-        return facts
 
-    def _trust_facts(self) -> Mapping[str, str]:
+    def _add_trust(self, facts: dict[str, Any]) -> None:
         """How we know the client; nothing of it for most."""
         session = self._session
-        if session.tls is None and not session.user:
-            return _NO_FACTS
-        facts = {}
         if session.tls is not None:
             facts["tls"] = f"{session.tls.version} {session.tls.cipher}"
             if session.tls.client is not None:
                 facts["client_certificate"] = session.tls.client.subject
         if session.user:
             facts["user"] = session.user
-        return facts
 
 
 def _short(reply: Reply) -> str:

@@ -55,7 +55,9 @@ class Reply:
 
     def __str__(self) -> str:
         """As logs show it: '550 5.1.1 No such mailbox'."""
-        return " ".join(part for part in (str(self.code), self.enhanced, self.text.replace("\n", " / ")) if part)
+        code = f"{self.code} {self.enhanced}" if self.enhanced else str(self.code)
+        words = self.text.replace("\n", " / ")
+        return f"{code} {words}" if words else code
 
 
 @dataclass(frozen=True, slots=True)
