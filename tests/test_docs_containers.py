@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -40,22 +41,27 @@ def test_compose_file() -> None:
     assert seconds(service["stop_grace_period"]) > config.timeouts.drain
 
 
-def test_kubernetes_objects() -> None:
+def test_kubernetes_objects(tmp_path: Path) -> None:
     config_map, service, stateful_set = of("Kubernetes")
     pod = stateful_set["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     (file,) = config_map["data"]
-    config = load_text(config_map["data"][file], CONFIG, {})
+    text = config_map["data"][file].replace("/etc/smtpmaild-secrets", str(tmp_path))
+    (tmp_path / "token").write_text("0123456789abcdef" * 4)
+    (tmp_path / "token").chmod(0o440)
+    config = load_text(text, CONFIG, {})
     names = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert names[service["spec"]["ports"][0]["targetPort"]] == PORT
     assert f"0.0.0.0:{PORT}" in map(str, config.listeners[0].listen)
     assert pod["securityContext"]["runAsUser"] == USER
     assert config.timeouts.drain < pod["terminationGracePeriodSeconds"]
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert mounts - VOLUMES == {CONFIG.rpartition("/")[0]}
+    assert mounts - VOLUMES == {CONFIG.rpartition("/")[0], "/etc/smtpmaild-secrets"}
     assert file == CONFIG.rpartition("/")[2]
     volumes = [one["name"] for one in pod["volumes"]]
     claims = [one["metadata"]["name"] for one in stateful_set["spec"]["volumeClaimTemplates"]]
     assert {mount["name"] for mount in container["volumeMounts"]} == {*volumes, *claims}
-    for probe in (container["startupProbe"], container["livenessProbe"]):
-        assert probe["exec"]["command"] == ["smtpmaild", "healthcheck", "--config", CONFIG]
+    assert config.status is not None and str(config.status.listen) == f"0.0.0.0:{names['status']}"
+    for kind in ("startup", "liveness", "readiness"):
+        asked = container[f"{kind}Probe"]["httpGet"]
+        assert asked == {"path": "/readyz" if kind == "readiness" else "/livez", "port": "status"}
