@@ -49,7 +49,7 @@ def through_queue(recipient: Recipient, queue: str, stores: Collection[str]) -> 
     """The same, with a way through the queue in place of each of these stores: it gets its part from there."""
     route, address = recipient.route, recipient.address
     others = [to for to in route.destinations if to.sink not in stores]
-    ways = dict.fromkeys(to.sink for to in route.destinations if to.sink in stores)
+    ways = dict.fromkeys([to.sink for to in route.destinations if to.sink in stores])
     later = [
         Destination(queue, address.domain, address.local_part, "", address, f"{STORE_ROUTE}{store}") for store in ways
     ]
