@@ -60,12 +60,16 @@ ${NAME}
 EXIT_STATUSES = _rows("""
 0
     It is done, or the answer is yes.
+1
+    There is something to look at (audit).
 64
     The command was typed wrongly (EX_USAGE).
 65
     What was given as input is wrong (EX_DATAERR).
 66
     There is no such input: a file, a message (EX_NOINPUT).
+67
+    There is no such account or recipient (EX_NOUSER).
 69
     The daemon does not answer, or does not do it (EX_UNAVAILABLE).
 70
