@@ -199,7 +199,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial", "history.*", "rehearsal", "audit.*", "queue.*", "idn", "sendmail.*"),
+        + ("trial", "history.*", "rehearsal", "audit.*", "queue.*", "idn", "sendmail.*", "control.*"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

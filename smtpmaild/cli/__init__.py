@@ -15,11 +15,14 @@ from smtpmaild import __version__
 from smtpmaild.cli.audit import audit
 from smtpmaild.cli.check import check
 from smtpmaild.cli.completion import completion
+from smtpmaild.cli.drain import drain
 from smtpmaild.cli.healthcheck import healthcheck
 from smtpmaild.cli.queue import queue
+from smtpmaild.cli.reload import reload_
 from smtpmaild.cli.schema import schema
 from smtpmaild.cli.sendmail import NAMES, sendmail
 from smtpmaild.cli.serve import serve
+from smtpmaild.cli.status import status
 from smtpmaild.cli.trace import trace
 from smtpmaild.cli.try_ import try_
 from smtpmaild.cli.user import user
@@ -63,7 +66,22 @@ def cli(context: click.Context, config: str | None, stdin: bool, listener: str |
         sys.exit(serve(config, stdin=stdin, listener=listener, allow_root=allow_root))
 
 
-for command in (audit, check, completion, healthcheck, queue, schema, sendmail, trace, try_, user, version):
+for command in (
+    audit,
+    check,
+    completion,
+    drain,
+    healthcheck,
+    queue,
+    reload_,
+    schema,
+    sendmail,
+    status,
+    trace,
+    try_,
+    user,
+    version,
+):
     cli.add_command(command)
 
 

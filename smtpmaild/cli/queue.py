@@ -1,29 +1,26 @@
-"""`smtpmaild queue`: what waits to travel on, and what people do to it."""
+"""`smtpmaild queue`: what waits to travel on, and what people do to it.
+
+Through the control socket while a daemon runs, on the files while none does: queue_access.py. Here are the words.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
 
 import click
 
-from smtpmaild.cli.options import config_option, read_config
+from smtpmaild.cli.queue_access import EX_NOINPUT, open_queue, troubles
+from smtpmaild.cli.shown import counted, plain, size, span
+from smtpmaild.cli.steering import fail, socket_options
 
-if TYPE_CHECKING:
-    from smtpmaild.config import Config
-    from smtpmaild.queue import Entry, Query
-    from smtpmaild.queue.shards import Shards
-
-EX_DATAERR, EX_NOINPUT, EX_IOERR = 65, 66, 74
-#: How much of a message `show` prints.
-_MOST_HEADER = 64 * 1024
-_COPY_AT_ONCE = 1024 * 1024
 _STATES = ("queued", "in delivery", "deferred", "held", "delivered", "bounced", "expired")
-_UNITS = ((86400, "d"), (3600, "h"), (60, "m"))
+_WAITING = ("queued", "deferred")
 _WIDTHS = "{:18}  {:11}  {:>4}  {:>5}  {:>5}  {:>7}  {}"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,8 +32,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def queue() -> None:
     """See and change what waits to travel on.
 
-    Works while the daemon runs and while it does not; a running daemon sees a change within a second. Who changed what,
-    and why, is written to changes.log in the directory of the queue.
+    While the daemon runs it is asked, by its control socket; while it does not, the files are read and changed. Who
+    changed what, and why, is in the log and in changes.log in the directory of the queue.
     """
 
 
@@ -50,7 +47,7 @@ def filters(command: Command) -> Command:
         click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="In this state; repeatable."),
         click.option("--older-than", metavar="AGE", help="Received so long ago, as 30m or 4d."),
         click.option("--limit", type=click.IntRange(0), default=0, metavar="N", help="So many messages at most."),
-        config_option,
+        socket_options,
     )
     for option in reversed(options):
         command = option(command)
@@ -62,134 +59,114 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, a line for each message.")(command)
 
 
-def change_options(command: Command) -> Command:
-    """What every change takes."""
-    why = click.option("--why", default="", metavar="TEXT", help="The reason, for changes.log.")
-    return why(click.option("--all", "for_all", is_flag=True, help="Without any filter: all of them.")(command))
+def reason_option(command: Command) -> Command:
+    """`--reason`."""
+    return click.option(
+        "--reason", "--why", "why", default="", metavar="TEXT", help="Why, for the log and for changes.log."
+    )(command)
 
 
 @queue.command("list", epilog="Example: smtpmaild queue list -c smtp.yaml --older-than 4h")
 @filters
 @json_option
-def list_(path: str, as_json: bool, **chosen: Any) -> None:
+def list_(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None:
     """List what waits, a line for each recipient, the oldest message first."""
-    from smtpmaild.queue.records import to_record
-
-    shards, now, count = _shards(read_config(path)), time.time(), 0
-    with _troubles():
-        for message, recipients in shards.find(_query(chosen, now)):
+    now, count, octets = time.time(), 0, 0
+    with troubles():
+        for record in open_queue(config, socket).find(_filters(chosen, now)):
             if as_json:
-                click.echo(json.dumps(to_record(message, recipients)))
+                click.echo(json.dumps(record))
                 continue
             if not count:
                 click.echo(_WIDTHS.format("ID", "STATE", "AGE", "NEXT", "TRIES", "SIZE", "SENDER > RECIPIENT"))
             count += 1
-            for one in recipients:
-                waits = one.state.value in ("queued", "deferred")
-                who = f"{message.reverse_path.text or '<>'} > {one.address.text}"
-                said = f"  ({one.last})" if one.last else ""
-                click.echo(
-                    _WIDTHS.format(
-                        message.queue_id,
-                        one.state.value,
-                        _span(now - message.received_at),
-                        _span(one.next_attempt - now) if waits else "-",
-                        one.attempts,
-                        _size(message.body.size),
-                        who + said,
-                    )
-                )
+            octets += record["size"]
+            for one in record["recipients"]:
+                click.echo(_line(record, one, now))
     if not as_json:
-        click.echo(f"{count} messages" if count != 1 else "1 message", err=True)
+        click.echo(f"{counted(count, 'message')}, {size(octets)}" if count else "no messages", err=True)
+
+
+def _line(record: dict[str, Any], one: dict[str, Any], now: float) -> str:
+    said = f"  ({one['reply']})" if one["reply"] else ""
+    return _WIDTHS.format(
+        record["queue_id"],
+        one["state"],
+        span(now - _seconds(record["received_at"])),
+        span(_seconds(one["next_attempt"]) - now) if one["state"] in _WAITING else "-",
+        one["attempts"],
+        size(record["size"]),
+        plain(f"{record['reverse_path'] or '<>'} > {one['address']}{said}"),
+    )
 
 
 @queue.command("show", epilog="Example: smtpmaild queue show -c smtp.yaml 0659F0C8A2B4E1A2F3")
 @click.argument("queue_id", metavar="ID")
-@config_option
+@socket_options
 @json_option
-def show(path: str, queue_id: str, as_json: bool) -> None:
+def show(config: str, socket: str | None, queue_id: str, as_json: bool) -> None:
     """Show one message: everything that is known of it, and its header."""
-    from smtpmaild.queue.records import to_record
-
-    message, recipients = _one(_shards(read_config(path)), queue_id)
-    record = to_record(message, recipients)
-    with _troubles(), message.body.open() as source:
-        head = source.read(_MOST_HEADER)
-    header = head.partition(b"\r\n\r\n")[0].replace(b"\r\n", b"\n").decode("utf-8", "replace")
+    with troubles():
+        record = open_queue(config, socket).show(queue_id)
     if as_json:
-        click.echo(json.dumps({**record, "header": header}))
+        click.echo(json.dumps(record))
         return
-    for key, value in record.items():
-        if key != "recipients":
-            click.echo(f"{key + ':':14}{value if value != {} else ''}")
-    for one in record["recipients"]:  # type: ignore[attr-defined]
+    recipients, header = record.pop("recipients"), record.pop("header")
+    for part in (record, *recipients):
+        for key, value in part.items():
+            click.echo(f"{key + ':':14}{plain(str(value)) if value != {} else ''}")
         click.echo()
-        for key, value in one.items():
-            click.echo(f"{key + ':':14}{value if value != {} else ''}")
-    click.echo()
-    click.echo("".join(character if character.isprintable() or character == "\n" else "?" for character in header))
+    click.echo("\n".join(map(plain, header.split("\n"))))
 
 
 @queue.command("stats", epilog="Example: smtpmaild queue stats -c smtp.yaml")
 @filters
 @json_option
-def stats(path: str, as_json: bool, **chosen: Any) -> None:
+def stats(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None:
     """Count what waits, by destination, the deepest first."""
-    from dataclasses import asdict
-
-    shards, now = _shards(read_config(path)), time.time()
-    with _troubles():
-        depths = shards.depths(_query(chosen, now))
-    for name, depth in sorted(depths.items(), key=lambda item: -item[1].messages):
+    now = time.time()
+    with troubles():
+        found = open_queue(config, socket).stats(_filters(chosen, now))
+    for depth in found:
         if as_json:
-            by_state = {state.value: count for state, count in depth.states.items()}
-            due = depth.next_attempt if depth.next_attempt < float("inf") else None
-            click.echo(json.dumps({"destination": name, **asdict(depth), "states": by_state, "next_attempt": due}))
+            click.echo(json.dumps(depth))
             continue
-        states = ", ".join(f"{count} {state.value}" for state, count in depth.states.items())
-        oldest = _span(now - depth.oldest)
-        said = f"; {depth.last}" if depth.last else ""
-        click.echo(f"{name}: {depth.messages} messages, {_size(depth.size)}, oldest {oldest}; {states}{said}")
+        states = ", ".join(f"{count} {state}" for state, count in depth["states"].items())
+        said = f"; {depth['last']}" if depth["last"] else ""
+        messages, octets, oldest = (
+            counted(depth["messages"], "message"),
+            size(depth["size"]),
+            span(now - depth["oldest"]),
+        )
+        click.echo(plain(f"{depth['destination']}: {messages}, {octets}, oldest {oldest}; {states}{said}"))
 
 
 def _change(verb: str, help_text: str, question: str = "") -> None:
     @queue.command(verb, help=help_text, epilog=f"Example: smtpmaild queue {verb} -c smtp.yaml --domain example.net")
     @filters
-    @change_options
+    @click.option("--all", "for_all", is_flag=True, help="Without any filter: all of them.")
+    @reason_option
     @click.option("--yes", is_flag=True, hidden=not question, help="Do not ask.")
-    def command(path: str, why: str, for_all: bool, yes: bool, **chosen: Any) -> None:
-        from smtpmaild.config.rights import rights_of
-        from smtpmaild.queue.shards import CHANGE_BY_VERB
-
-        config = read_config(path)
-        now = time.time()
-        query = _query(chosen, now)
-        if not for_all and not any(value for key, value in chosen.items() if key != "limit") and query.sender is None:
+    def command(config: str, socket: str | None, why: str, for_all: bool, yes: bool, **chosen: Any) -> None:
+        which = _filters(chosen, time.time())
+        if not for_all and not any(key != "limit" for key in which):
             raise click.UsageError("say which: an ID or a filter, or --all")
-        shards = _shards(config)
-        if question and not yes:
-            states = [state for state in CHANGE_BY_VERB[verb].states if not query.states or state in query.states]
-            with _troubles():
-                count = sum(len(each) for message, each in shards.find(_with_states(query, states)))
-            click.confirm(question.format(count), abort=True, err=True)
-        with _troubles(), rights_of(config.user, config.group):
-            changed = shards.change(verb, query, why, now)
-        for message, recipients in changed:
-            for one in recipients:
-                click.echo(f"{verb}: {message.queue_id} {message.reverse_path.text or '<>'} > {one.address.text}")
-        count = sum(len(recipients) for _, recipients in changed)
-        click.echo(f"{count} recipients" if count != 1 else "1 recipient", err=True)
+        with troubles():
+            opened = open_queue(config, socket)
+            if question and not yes:
+                recipients = counted(opened.count(verb, which), "recipient")
+                click.confirm(question.format(recipients), abort=True, err=True)
+            changed = opened.change(verb, which, why)
+        for one in changed:
+            click.echo(plain(f"{verb}: {one['queue_id']} {one['sender'] or '<>'} > {one['recipient']}"))
+        click.echo(counted(len(changed), "recipient"), err=True)
 
 
-_change(
-    "retry",
-    "Try deferred mail now instead of later. Where nobody answered a moment ago the next probe decides, within five "
-    "minutes.",
-)
+_change("retry", "Try deferred mail now instead of later, also where nobody answered a moment ago.")
 _change("hold", "Keep mail back until it is released. What is in delivery is left alone.")
 _change("release", "Let held mail go on, at once.")
-_change("drop", "Forget mail; nobody is told. What is in delivery is left alone.", "Drop {} recipients for good?")
-_change("bounce", "Return mail to its senders; --why is what they read.", "Return {} recipients to their senders?")
+_change("drop", "Forget mail; nobody is told. What is in delivery is left alone.", "Drop {} for good?")
+_change("bounce", "Return mail to its senders; --reason is what they read.", "Return {} to their senders?")
 
 
 @queue.command("export", epilog="Example: smtpmaild queue export -c smtp.yaml 0659F0C8A2B4E1A2F3 --to backup")
@@ -197,135 +174,62 @@ _change("bounce", "Return mail to its senders; --why is what they read.", "Retur
 @click.option(
     "--to", "directory", type=click.Path(file_okay=False), help="Write ID.eml and ID.json into this directory."
 )
-def export(path: str, directory: str | None, **chosen: Any) -> None:
+def export(config: str, socket: str | None, directory: str | None, **chosen: Any) -> None:
     """Copy messages out of the queue, where they stay: into a directory, or one message to standard output."""
-    import os
-
-    from smtpmaild.queue.records import to_record
-
-    shards = _shards(read_config(path))
-    with _troubles():
-        found = shards.find(_query(chosen, time.time()))
+    with troubles():
+        opened = open_queue(config, socket)
         if directory is None:
-            (message, _) = _one(shards, chosen["ids"][0] if len(chosen["ids"]) == 1 else "")
-            with message.body.open() as source:
-                _copy(source, sys.stdout.buffer)
+            if len(chosen["ids"]) != 1:
+                raise click.UsageError("standard output takes one message: say which, or --to DIRECTORY")
+            for block in opened.export(chosen["ids"][0]):
+                sys.stdout.buffer.write(block)
             return
         os.makedirs(directory, 0o700, exist_ok=True)
-        for message, recipients in found:
-            with message.body.open() as source, open(f"{directory}/{message.queue_id}.eml", "wb") as target:
-                _copy(source, target)
-            with open(f"{directory}/{message.queue_id}.json", "w", encoding="ascii") as file:
-                file.write(json.dumps(to_record(message, recipients)) + "\n")
-            click.echo(f"{directory}/{message.queue_id}.eml")
+        for record in opened.find(_filters(chosen, time.time())):
+            stem = f"{directory}/{record['queue_id']}"
+            with open(f"{stem}.eml", "wb") as target:
+                target.writelines(opened.export(record["queue_id"]))
+            with open(f"{stem}.json", "w", encoding="ascii") as file:
+                file.write(json.dumps(record) + "\n")
+            click.echo(f"{stem}.eml")
 
 
 @queue.command("import", epilog="Example: smtpmaild queue import -c smtp.yaml backup/*.eml")
 @click.argument("files", nargs=-1, required=True, metavar="FILE.eml...", type=click.Path(dir_okay=False))
-@config_option
-@click.option("--why", default="", metavar="TEXT", help="The reason, for changes.log.")
-def import_(path: str, files: tuple[str, ...], why: str) -> None:
+@socket_options
+@reason_option
+def import_(config: str, socket: str | None, files: tuple[str, ...], why: str) -> None:
     """Take messages into the queue: each FILE.eml with the FILE.json beside it, as `export` and a spool write them."""
-    import os
-
-    from smtpmaild.app import route_of_mail
-    from smtpmaild.config.rights import rights_of
-    from smtpmaild.idn import to_ascii
-    from smtpmaild.queue.body import BytesBody
-    from smtpmaild.queue.records import RecordError, from_record
-    from smtpmaild.smtp.address import parse_mailbox
-
-    config = read_config(path)
-    shards = _shards(config)
-    route = route_of_mail(config)
+    with troubles():
+        opened = open_queue(config, socket)
     for name in files:
+        stem = os.path.splitext(name)[0]
         try:
-            with open(name, "rb") as file:
-                body = BytesBody(file.read())
-            with open(f"{os.path.splitext(name)[0]}.json", "rb") as file:
+            with open(name, "rb"), open(f"{stem}.json", "rb") as file:
                 record = file.read()
-            entry = from_record(record, body, time.time(), lambda text: parse_mailbox(text, to_ascii), route)
         except OSError as error:
-            _fail(EX_NOINPUT, f"{error.filename}: {error.strerror}")
-        except RecordError as error:
-            _fail(EX_DATAERR, f"{os.path.splitext(name)[0]}.json: {error}")
-        with _troubles(), rights_of(config.user, config.group):
-            shards.put([entry], why)
-        click.echo(f"import: {entry[0].queue_id} {name}")
+            fail(EX_NOINPUT, f"{error.filename}: {error.strerror}")
+        with troubles(f"{stem}.json: "):
+            queue_id = opened.put(record, name, why)
+        click.echo(f"import: {queue_id} {name}")
 
 
-def _shards(config: Config) -> Shards:
-    from smtpmaild.log import to_stderr
-    from smtpmaild.queue.shards import Shards
-
-    return Shards(config.queue.path, to_stderr("warning", config.logging.format)[1])
-
-
-def _query(chosen: dict[str, Any], now: float) -> Query:
-    from smtpmaild.config.units import parse_duration
-    from smtpmaild.queue import Query, State
-
-    received_before = 0.0
+def _filters(chosen: dict[str, Any], now: float) -> dict[str, Any]:
+    """What was asked for, and nothing else."""
+    which = {key: chosen[key] for key in ("recipient", "domain", "limit") if chosen[key]}
+    which.update({key: [*chosen[key]] for key in ("ids", "states") if chosen[key]})
+    if chosen["sender"] is not None:
+        which["sender"] = chosen["sender"]
     if chosen["older_than"]:
+        from smtpmaild.config.units import parse_duration
+
         try:
-            received_before = now - parse_duration(chosen["older_than"])
+            which["received_before"] = now - parse_duration(chosen["older_than"])
         except ValueError as error:
             raise click.UsageError(str(error)) from None
-    return Query(
-        queue_ids=chosen["ids"],
-        sender=chosen["sender"],
-        recipient=chosen["recipient"],
-        domain=chosen["domain"],
-        states=[State(state) for state in chosen["states"]],
-        received_before=received_before,
-        limit=chosen["limit"],
-    )
+    return which
 
 
-def _with_states(query: Query, states: Any) -> Query:
-    from dataclasses import replace
-
-    return replace(query, states=states)
-
-
-def _one(shards: Shards, queue_id: str) -> Entry:
-    from smtpmaild.queue import Query
-
-    if not queue_id:
-        raise click.UsageError("standard output takes one message: say which, or --to DIRECTORY")
-    with _troubles():
-        found = next(iter(shards.find(Query(queue_ids=[queue_id]))), None)
-    if found is None:
-        _fail(EX_NOINPUT, f"there is no message {queue_id} in the queue")
-    return found
-
-
-def _copy(source: IO[bytes], target: IO[bytes]) -> None:
-    while block := source.read(_COPY_AT_ONCE):
-        target.write(block)
-
-
-def _span(seconds: float) -> str:
-    """As people read it: 45s, 12m, 4h, 3d; "now" for what is over."""
-    if seconds < 1:
-        return "now"
-    return next((f"{int(seconds // size)}{unit}" for size, unit in _UNITS if seconds >= size), f"{int(seconds)}s")
-
-
-def _size(size: int) -> str:
-    return next(
-        (f"{size / unit:.1f}{name}" for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if size >= unit), str(size)
-    )
-
-
-@contextmanager
-def _troubles() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        _fail(EX_IOERR, f"{error.filename}: {error.strerror}" if error.filename else str(error))
-
-
-def _fail(status: int, message: str) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(status)
+def _seconds(text: str) -> float:
+    """0 for never, which is at once."""
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

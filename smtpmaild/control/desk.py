@@ -173,6 +173,19 @@ class Desk:
                 record["dead_until"] = max(record.get("dead_until", 0.0), pace["dead_until"])
         return [{**_NO_PACE, **record} for record in by_name.values()]
 
+    async def _waiting(self) -> Record | None:
+        if self.queue is None:
+            return None
+        usage, destinations = await asyncio.to_thread(self.queue.usage), await self.destinations()
+        return {
+            "messages": usage.messages,
+            "size": usage.size,
+            "destinations": sum(bool(one["messages"]) for one in destinations),
+            "dead": sum(bool(one["dead_until"]) for one in destinations),
+            "in_flight": sum(one["in_flight"] for one in destinations),
+            "oldest": min((one["oldest"] for one in destinations if one["oldest"]), default=None),
+        }
+
     async def stores(self) -> list[Record]:
         """Each store, the queue among them: whether it can be written, and the room on its disk."""
         return await asyncio.to_thread(lambda: [_store(one) for one in self.premises.stores])
@@ -199,7 +212,7 @@ class Desk:
             "listeners": self.listeners(),
             "numbers": self.numbers(),
             "rates": self.rates(),
-            "queue": _waiting(await self.destinations()) if self.queue is not None else None,
+            "queue": await self._waiting(),
             "reload": asdict(state.reload) if state.reload else None,
         }
 
@@ -244,19 +257,6 @@ _NO_PACE: Mapping[str, object] = {"in_flight": 0, "window": 0, "dead_until": 0.0
 
 def _closed(name: str, sessions: int) -> Record:
     return {**asdict(Door(name, (), "", "", "")), "sessions": sessions}
-
-
-def _waiting(destinations: Sequence[Record]) -> Record:
-    """Sums over destinations; a message to several of them counts for each."""
-    oldest = [one["oldest"] for one in destinations if one["oldest"]]
-    return {
-        "messages": sum(one["messages"] for one in destinations),
-        "size": sum(one["size"] for one in destinations),
-        "destinations": sum(bool(one["messages"]) for one in destinations),
-        "dead": sum(bool(one["dead_until"]) for one in destinations),
-        "in_flight": sum(one["in_flight"] for one in destinations),
-        "oldest": min(oldest, default=None),
-    }
 
 
 def _store(store: Store) -> Record:

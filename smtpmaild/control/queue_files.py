@@ -6,14 +6,14 @@ written to changes.log, with who wanted it and why.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 from smtpmaild.facts import Log
-from smtpmaild.queue import Entry, Query, QueuedMessage, QueuedRecipient, State
-from smtpmaild.queue.body import FileBody
+from smtpmaild.queue import Body, Entry, Query, QueuedMessage, QueuedRecipient, State, Usage
 from smtpmaild.queue.records import from_record, to_record
 from smtpmaild.queue.shards import CHANGE_BY_VERB, Shards, Who
 from smtpmaild.smtp.address import Address
@@ -90,10 +90,14 @@ class QueueFiles:
                 "destination": name,
                 **asdict(depth),
                 "states": {state.value: count for state, count in depth.states.items()},
-                "next_attempt": depth.next_attempt if depth.next_attempt < float("inf") else None,
+                "next_attempt": depth.next_attempt if depth.next_attempt < math.inf else None,
             }
             for name, depth in sorted(depths.items(), key=lambda item: -item[1].messages)
         ]
+
+    def usage(self) -> Usage:
+        """How much there is."""
+        return self._shards.usage()
 
     def count(self, verb: str, filters: Filters) -> int:
         """How many recipients a change would change."""
@@ -116,9 +120,9 @@ class QueueFiles:
             while block := source.read(_COPY_AT_ONCE):
                 yield block
 
-    def put(self, record: bytes, path: str, size: int, who: Who, why: str) -> str:
-        """Take a message in: its record, and the file with its bytes; the queue id. Raises RecordError, OSError."""
-        entry = from_record(record, FileBody(path, size), self._clock(), self._parse, self._route)
+    def put(self, record: bytes, body: Body, who: Who, why: str) -> str:
+        """Take a message in: its record and its bytes; the queue id. Raises RecordError, OSError."""
+        entry = from_record(record, body, self._clock(), self._parse, self._route)
         self._shards.put([entry], why, who)
         message, recipients = entry
         for one in recipients:

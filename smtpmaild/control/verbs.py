@@ -7,7 +7,6 @@ A verb is an async generator of rows. What it yields as `Done` ends the answer. 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -15,6 +14,7 @@ from typing import Any
 
 from smtpmaild.control.desk import Desk
 from smtpmaild.control.queue_files import NoMessageError, QueueFiles, Record
+from smtpmaild.queue.body import file_body
 from smtpmaild.queue.records import RecordError
 from smtpmaild.queue.shards import CHANGE_BY_VERB, Who
 
@@ -160,9 +160,9 @@ async def _queue_export(request: Request) -> Answer:
 
 async def _queue_import(request: Request) -> Answer:
     record, why = request.arguments.get("record", "").encode(), request.arguments.get("why", "")
-    size = await asyncio.to_thread(os.path.getsize, request.body)
+    body = await asyncio.to_thread(file_body, request.body)
     try:
-        queue_id = await asyncio.to_thread(request.queue.put, record, request.body, size, request.who, why)
+        queue_id = await asyncio.to_thread(request.queue.put, record, body, request.who, why)
     except RecordError as error:
         raise RefusedError(str(error), EX_DATAERR) from None
     yield Done({"queue_id": queue_id})

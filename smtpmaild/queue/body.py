@@ -41,6 +41,19 @@ class FileBody:
 
 
 @dataclass(frozen=True, slots=True)
+class DescriptorBody:
+    """A body in a file that is open: who opened it may have had other rights than who reads it."""
+
+    descriptor: int
+    size: int
+
+    def open(self) -> BinaryIO:
+        source = os.fdopen(os.dup(self.descriptor), "rb")
+        source.seek(0)
+        return source
+
+
+@dataclass(frozen=True, slots=True)
 class LazyBody:
     """A small body that is read only when somebody wants to see it: lists of the queue never do."""
 

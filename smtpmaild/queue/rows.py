@@ -23,7 +23,7 @@ NUMBER: Mapping[State, int] = {
     State.BOUNCED: 5,
     State.EXPIRED: 6,
 }
-_STATE = {number: state for state, number in NUMBER.items()}
+STATE = {number: state for state, number in NUMBER.items()}
 
 #: The columns of a message.
 MESSAGE_COLUMNS = (
@@ -129,7 +129,7 @@ def to_recipient(row: Sequence[Any]) -> QueuedRecipient:
         number=number,
         address=_address(text, domain),
         route=route,
-        state=_STATE[state],
+        state=STATE[state],
         parameters=_as_mapping(parameters),
         attempts=attempts,
         next_attempt=next_attempt,

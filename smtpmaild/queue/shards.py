@@ -13,11 +13,12 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from smtpmaild.facts import Log
-from smtpmaild.queue import Entry, Query, Settlement, State, files
+from smtpmaild.queue import Entry, Query, Settlement, State, Usage, files
+from smtpmaild.queue.depth import Depth
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.smtp.reply import Reply
 
@@ -71,18 +72,6 @@ def account_name(uid: int) -> str:
         return str(uid)
 
 
-@dataclass(slots=True)
-class Depth:
-    """What waits for one destination. oldest, next_attempt: seconds since the epoch.  last: what was said last."""
-
-    messages: int = 0
-    size: int = 0
-    states: dict[State, int] = field(default_factory=dict)
-    oldest: float = 0.0
-    next_attempt: float = 0.0
-    last: str = ""
-
-
 class Shards:
     """The queue in a directory, as it is now."""
 
@@ -107,19 +96,15 @@ class Shards:
     def depths(self, query: Query) -> dict[str, Depth]:
         """By destination."""
         depths: dict[str, Depth] = {}
-        for message, recipients in self.find(query):
-            seen = set()
-            for one in recipients:
-                depth = depths.setdefault(one.destination, Depth(oldest=message.received_at, next_attempt=float("inf")))
-                if one.destination not in seen:
-                    seen.add(one.destination)
-                    depth.messages += 1
-                    depth.size += message.body.size
-                depth.states[one.state] = depth.states.get(one.state, 0) + 1
-                if one.state in _SOON:
-                    depth.next_attempt = min(depth.next_attempt, one.next_attempt)
-                depth.last = str(one.last) if one.last else depth.last
+        for queue in self._queues():
+            for name, depth in queue.depths(query).items():
+                depths.setdefault(name, Depth()).add(depth)
         return depths
+
+    def usage(self) -> Usage:
+        """How much there is in all of them."""
+        each = [queue.count() for queue in self._queues()]
+        return Usage(sum(one.messages for one in each), sum(one.size for one in each))
 
     def change(self, verb: str, query: Query, why: str, now: float, who: Who | None = None) -> list[Entry]:
         """Carry out a verb of CHANGE_BY_VERB; what was changed, as it was. Raises OSError."""

@@ -37,6 +37,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -60,17 +61,20 @@ from smtpmaild.queue import (
     files,
 )
 from smtpmaild.queue.body import SMALL, BytesBody, FileBody, LazyBody
+from smtpmaild.queue.depth import Depth
 from smtpmaild.queue.due import DueIndex
 from smtpmaild.queue.rows import (
     MESSAGE_COLUMNS,
     MESSAGE_WIDTH,
     NUMBER,
     RECIPIENT_COLUMNS,
+    STATE,
     message_row,
     recipient_row,
     to_message,
     to_recipient,
 )
+from smtpmaild.smtp.reply import Reply
 
 #: The destination of what a person returns to its sender: it does not wait for that of the mail.
 RETURNED = "(returned)"
@@ -158,6 +162,19 @@ _LATE = (
     "SELECT DISTINCT recipient.message, destination FROM message JOIN recipient ON recipient.message = message.id "
     "WHERE deadline > 0 AND deadline <= ? AND attempted_at < deadline AND state <= 2 AND next_attempt <= ? LIMIT ?"
 )
+
+_COUNT = "SELECT count(*), coalesce(sum(size), 0) FROM message"
+_ALL = "FROM message CROSS JOIN recipient ON recipient.message = message.id WHERE {}"
+_DEPTHS = (
+    "SELECT destination, count(*), sum(size), min(received_at) "  # noqa: S608  constants
+    f"FROM (SELECT DISTINCT destination, message.id, size, received_at {_ALL}) GROUP BY destination"
+)
+_STATES = (
+    "SELECT destination, state, count(*), min(CASE WHEN state < 2 THEN next_attempt END) "
+    f"{_ALL} GROUP BY destination, state"
+)
+# SQLite: with max() the other columns are those of the row that has it.
+_LAST_SAID = f"SELECT destination, max(attempted_at), code, enhanced, text {_ALL} AND code > 0 GROUP BY destination"
 
 
 class SqliteQueue:
@@ -283,6 +300,28 @@ class SqliteQueue:
     def usage(self) -> Usage:
         """See QueueStore."""
         return self._usage
+
+    # For people
+
+    def depths(self, query: Query) -> dict[str, Depth]:
+        """What the query asks for, by destination. Reads the file as find() does."""
+        where, values = _conditions(query)
+        depths: defaultdict[str, Depth] = defaultdict(Depth)
+        with _os_errors(self.path), closing(_connect(self.path)) as connection:
+            for name, messages, size, oldest in connection.execute(_DEPTHS.format(where), values):
+                depths[name] = Depth(messages, size, oldest=oldest)
+            for name, state, count, next_attempt in connection.execute(_STATES.format(where), values):
+                depths[name].states[STATE[state]] = count
+                if next_attempt is not None:
+                    depths[name].next_attempt = min(next_attempt, depths[name].next_attempt)
+            for name, at, code, enhanced, text in connection.execute(_LAST_SAID.format(where), values):
+                depths[name].attempted_at, depths[name].last = at, str(Reply(code, enhanced, text))
+        return dict(depths)
+
+    def count(self) -> Usage:
+        """How much there is, exactly. Reads the file as find() does."""
+        with _os_errors(self.path), closing(_connect(self.path)) as connection:
+            return Usage(*connection.execute(_COUNT).fetchone())
 
     # Transactions
 
@@ -441,7 +480,7 @@ class SqliteQueue:
                     pass  # swept by a later start
 
     def _recount(self) -> None:
-        row = self._connected().execute("SELECT count(*), coalesce(sum(size), 0) FROM message").fetchone()
+        row = self._connected().execute(_COUNT).fetchone()
         self._usage = Usage(*row)
 
     # Adoption

@@ -29,7 +29,8 @@ deliver_to:
   mail: {type: maildir, path: "/dev/null/{domain}/{mailbox}"}
 """
 COMMANDS = (
-    "audit", "check", "completion", "healthcheck", "queue", "schema", "sendmail", "trace", "try", "user", "version",
+    "audit", "check", "completion", "drain", "healthcheck", "queue", "reload", "schema", "sendmail", "status", "trace",
+    "try", "user", "version",
 )  # fmt: skip
 
 

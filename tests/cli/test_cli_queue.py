@@ -105,7 +105,7 @@ def test_show(house: House) -> None:
     ran = house("show", OLD)
     assert f"queue_id:     {OLD}" in ran.out
     assert "reply:        451 4.3.0 Later" in ran.out
-    assert ran.out.endswith("Subject: a?b\n")
+    assert ran.out.endswith("Subject: a\\x07b\n")
     assert json.loads(house("show", NEW, "--json").out)["header"] == "Subject: big"
     ran = house("show", "none")
     assert (ran.status, ran.err) == (66, "Error: there is no message none in the queue\n")
