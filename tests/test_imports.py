@@ -138,6 +138,11 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "audit": Allowed(
         ours=("config.*", "envelope", "rehearsal", "routing", "smtp.*", "trial"), banned=LOOP_AND_SOCKETS - {"asyncio"}
     ),
+    # what another configuration would have said to the mail on record
+    "forecast": Allowed(
+        ours=("config.listeners", "envelope", "history", "history.events", "rehearsal", "trial"),
+        banned=LOOP_AND_SOCKETS - {"asyncio"},
+    ),
     # what programs on this machine call: blocking, light, for one message; and the daemon's side of it
     "sendmail": Allowed(
         ours=("smtp.*", "envelope", "facts", "idn", "queue_id"), banned=LOOP_AND_SOCKETS - {"selectors", "socket"}
@@ -199,7 +204,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial", "history.*", "rehearsal", "audit.*", "queue.*", "idn", "sendmail.*", "control.*"),
+        + ("trial", "history.*", "rehearsal", "audit.*", "forecast", "queue.*", "idn", "sendmail.*", "control.*"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
@@ -207,7 +212,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
 
 #: What only one or two rooms may know, so that nobody else can grow a dependency on it.
 KNOWN_ONLY_TO = {
-    "config": {"app", "cli", "premises", "rehearsal", "audit"},
+    "config": {"app", "cli", "premises", "rehearsal", "audit", "forecast"},
     "log": {"app", "cli"},
     "app": {"cli"},
 }
