@@ -27,6 +27,8 @@ def show_plan(path: str, last: int, *, as_json: bool) -> bool:
     from smtpmaild.forecast import DECIDED, decisions, forecast
     from smtpmaild.history.reading import Reading
 
+    if not path:
+        raise click.UsageError("--config FILE is missing: a plan reads the configuration")
     config = read_rehearsed_config(path)
     try:
         with Reading(_history(config)) as reading:

@@ -36,9 +36,9 @@ def trace(path: str, wanted: str | None, limit: int, as_json: bool, follow: bool
     """Tell what happened to a message or a client, in order.
 
     Who connected, what was refused and by which line of the config, where a message was stored, and what became of
-    each attempt to deliver it. An ID is that of a message or a session, as replies and log lines have it. For an address, a user, a client's IP
-    address or network the newest messages and sessions are told; any other text is searched for. With --follow alone
-    everything is told as it happens.
+    each attempt to deliver it. An ID is that of a message or a session, as replies and log lines have it. For an
+    address, a user, a client's IP address or network the newest messages and sessions are told; any other text is
+    searched for. With --follow alone everything is told as it happens.
     """
     config = read_config(path)
     if wanted is None and not follow:

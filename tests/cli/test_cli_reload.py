@@ -31,7 +31,7 @@ relay_rules:
   - {name: no, to_domains: [later.example], defer: true}
 relays: {smarthost: {host: smtp.example.net}}
 """
-ANN = {"user": "ann", "tls": "TLSv1.3 X", "client_certificate": "CN=a"}
+ANN: dict[str, Any] = {"user": "ann", "tls": "TLSv1.3 X", "client_certificate": "CN=a"}
 EVENTS: list[Told] = [
     message(id_of(1), at=NOW + 1),
     message(id_of(2), at=NOW + 2),
