@@ -204,11 +204,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-<<<<<<< HEAD
         + ("trial", "history.*", "rehearsal", "audit.*", "forecast", "queue.*", "idn", "sendmail.*", "control.*"),
-=======
-        + ("trial", "history.*", "rehearsal", "audit.*", "control.client", "forecast", "queue.*", "idn", "sendmail.*"),
->>>>>>> f71d16d (cli: Keep lines and rooms as they should be)
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
