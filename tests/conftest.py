@@ -13,9 +13,10 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
+from browser import Browser, browsing
 
 from smtpmaild.envelope import Envelope, Peer, Session, Transaction
 
@@ -79,3 +80,10 @@ def session() -> Session:
 def transaction(session: Session) -> Transaction:
     envelope = Envelope("Q1", "S1", "mx", "mx.example.com", session.peer, session.hello, "SMTP", 0.0)
     return Transaction(session, envelope)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of this process; skips where Debian's chromium and chromium-driver are missing."""
+    with browsing(find_program("chromedriver"), find_program("chromium")) as one:
+        yield one

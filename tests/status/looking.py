@@ -144,7 +144,7 @@ class Looked:
         self.memory = memory
         reading: Any = memory.read if memory is not None else None
         self.messages = Messages(reading) if memory is not None else None
-        self.feed = Feed(self.observer, self.minutes, self.broadcast, self.messages, self.log, lambda: AT)
+        self.feed = Feed(self.observer, self.minutes, self.broadcast, self.messages, self.log)
         self.site = Site(
             self.observer, self.minutes, self.broadcast, self.messages, access or Access(), has_page=has_page
         )

@@ -44,7 +44,8 @@ const AGAIN = [1000, 2000, 5000];
 export async function listen(told, changed) {
   for (let failures = 0; ; failures += 1) {
     const giveUp = new AbortController();
-    const again = () => giveUp.abort();
+    let isAnother = false;
+    const again = () => { isAnother = true; giveUp.abort(); };
     addEventListener("smtpmaild-token", again, {once: true});
     try {
       const answer = await fetch("/api/events", {headers: headers(), cache: "no-store", signal: giveUp.signal});
@@ -55,6 +56,7 @@ export async function listen(told, changed) {
       }
     } catch { /* it will come back */ }
     removeEventListener("smtpmaild-token", again);
+    if (isAnother) continue;
     changed("bad");
     await new Promise((ready) => setTimeout(ready, AGAIN[Math.min(failures, AGAIN.length - 1)]));
   }

@@ -39,11 +39,14 @@ function size() {
   return {width: Math.max(200, Math.floor(box.width)), height: Math.floor(box.height) || 220};
 }
 
-/** Values for each step of the time shown; a minute without a row had no mail, before the first one nobody looked. */
+/**
+ * Values for each step of the time shown; a minute without a row had no mail, before the first one nobody looked. The
+ * step that is not over would look like a fall, so it is drawn only while there is little else.
+ */
 function points() {
   const step = STEP[shown];
   const now = Math.floor(Date.now() / 60000);
-  const end = Math.floor(Math.max(now, rows.at(-1)?.[0] ?? now) / step);
+  const end = Math.floor(Math.max(now, rows.at(-1)?.[0] ?? now) / step) - (rows.length > 2 * step ? 1 : 0);
   const begin = end - shown / step + 1;
   const first = rows.length ? Math.floor(rows[0][0] / step) : Infinity;
   const times = [];
@@ -63,14 +66,16 @@ function points() {
 
 function draw() {
   const data = points();
-  legend(data);
+  legend();
   if (plot) plot.setData(data);
   else plot = new window.uPlot(options(), data, byId("chart"));
 }
 
-function legend(data) {
-  const parts = SERIES.map((name, index) => {
-    const sum = data[index + 1].reduce((before, value) => before + (value ?? 0), 0);
+function legend() {
+  const since = Math.floor(Date.now() / 60000) - shown;
+  const parts = SERIES.map((name) => {
+    const place = columns.indexOf(name) + 1;
+    const sum = rows.reduce((before, row) => before + (row[0] > since ? row[place] : 0), 0);
     return el("span", {data: {series: name}}, `${WORDS[name]} `, el("b", {}, count(sum)));
   });
   byId("legend").replaceChildren(...parts);
@@ -85,12 +90,12 @@ function options() {
   const axis = {stroke: colour("soft"), font, ticks: {show: false}, grid: {stroke: colour("line"), width: 1}};
   return {
     ...size(),
-    padding: [8, 4, 0, 0],
+    padding: [8, 6, 0, 0],
     legend: {show: false},
     cursor: {y: false, points: {size: 7}, drag: {x: false, y: false}},
     scales: {y: {range: (_, low, high) => [0, Math.max(4, (high ?? 0) * 1.1)]}},
     axes: [
-      {...axis, grid: {show: false}, values: (_, times) => times.map(hour), space: 60},
+      {...axis, size: 26, gap: 6, grid: {show: false}, values: (_, times) => times.map(hour), space: 60},
       {...axis, size: 44, values: (_, values) => values.map((value) => (Number.isInteger(value) ? count(value) : ""))},
     ],
     series: [{}, ...SERIES.map((name) => ({
@@ -112,7 +117,7 @@ function hour(time) {
 /** Under the pointer: the numbers of that moment in place of the sums. */
 function tell(chart) {
   const index = chart.cursor.idx;
-  if (index === null || index === undefined) { legend(chart.data); return; }
+  if (index === null || index === undefined) { legend(); return; }
   const at = el("span", {data: {series: "time"}, class: "plain"}, hour(chart.data[0][index]));
   const parts = SERIES.map((name, series) =>
     el("span", {data: {series: name}}, `${WORDS[name]} `, el("b", {}, count(chart.data[series + 1][index] ?? 0))));

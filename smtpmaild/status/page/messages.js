@@ -2,7 +2,7 @@
 
 import {ask} from "./asking.js";
 import {hasHistory} from "./steering.js";
-import {alien, bytes, byId, clock, count, el, fill, none, table, visible, when} from "./dom.js";
+import {alien, bytes, byId, clock, count, el, fill, none, span, table, visible, when} from "./dom.js";
 
 const COLUMNS = [["Message", "wide"], ["Result"], ["Client"], ["Size", "number"], ["Time", "when"]];
 const TONES = {accepted: "good", refused: "bad", deferred: "warn"};
@@ -68,7 +68,7 @@ function cells(row) {
     el("span", {}, el("span", {class: "pill", data: {tone: TONES[row.outcome]}}, row.outcome),
       row.outcome === "accepted" ? null : alien(row.reply, {class: "under clip", title: visible(row.rule)})),
     el("span", {}, alien(row.client, {class: "mono"}), el("span", {class: "under alien"}, visible(row.listener))),
-    el("span", {}, row.size ? bytes(row.size) : ""),
+    row.size ? el("span", {}, bytes(row.size)) : null,
     when(row.at),
   ];
 }
@@ -89,6 +89,19 @@ const TELLING = {
   queue_changed: ["Changed by hand", "quiet"],
   report_made: ["Sender was told", "quiet"],
 };
+const LABELS = {
+  peer: "client",
+  helo: "HELO",
+  reverse_path: "from",
+  recipients: "to",
+  recipient: "to",
+  message_id: "Message-ID",
+  decided_by: "rule",
+  seconds: "took",
+  tls: "TLS",
+  remote: "server",
+};
+const SHOWN = {size: bytes, seconds: (value) => `${value} s`, age: span, next_attempt: clock};
 // Said once, at the head, or of no use to a reader.
 const LEFT_OUT = new Set(["queue_id", "session_id", "about"]);
 
@@ -110,7 +123,8 @@ function event({at, name, facts}) {
   const list = el("dl");
   for (const [key, value] of Object.entries(facts)) {
     if (LEFT_OUT.has(key) || value === null || value === "" || value?.length === 0) continue;
-    list.append(el("dt", {}, key.replaceAll("_", " ")), el("dd", {}, ...said(value)));
+    const shown = typeof value === "number" && SHOWN[key] ? SHOWN[key](value) : value;
+    list.append(el("dt", {}, LABELS[key] ?? key.replaceAll("_", " ")), el("dd", {}, ...said(shown)));
   }
   return el("li", {data: {tone}}, el("strong", {}, word), " ", el("span", {class: "hint"}, when(at, clock(at))), list);
 }

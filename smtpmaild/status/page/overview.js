@@ -64,7 +64,7 @@ function refusals(rows) {
     const most = top[0][3];
     return el("ul", {class: "bars"}, ...top.map(([verb, reply, rule, number]) => el("li", {},
       el("span", {class: "alien"}, visible(rule || (verb === "other" ? "no command of SMTP" : "the protocol")),
-        el("span", {class: "under"}, `${visible(reply)} at ${visible(verb)}`)),
+        el("span", {class: "under"}, verb === "other" ? visible(reply) : `${visible(reply)} at ${visible(verb)}`)),
       el("span", {class: "number"}, count(number)),
       bar(number / most))));
   });

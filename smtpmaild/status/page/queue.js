@@ -5,7 +5,7 @@ import {confirmed, mayChange} from "./steering.js";
 import {alien, bytes, byId, count, el, fill, line, none, span, table, visible, when} from "./dom.js";
 
 const COLUMNS = [["Destination", "wide"], ["Waiting", "number"], ["Oldest", "number"], ["In flight", "number"], ["Next try", "number"], ["Last reply"]];
-const INSIDE = [["Message", "wide"], ["To"], ["State"], ["Last reply"], ["", ""]];
+const INSIDE = [["Message", "third"], ["To", "third"], ["State"], ["Last reply"], [""]];
 
 let last = null;
 let opened = "";
