@@ -152,7 +152,9 @@ def build(
         companions += signing_in.companions
     if config.sendmail is not None:
         socket = config.sendmail.socket_of(config.listeners)
-        pick_up = PickUp(config.sendmail.drop, socket, config.hostname, to_ascii, log)
+        # Whatever its route: the report is dropped where the message was.
+        reporter = build_reports(config, lambda _: "drop", log)
+        pick_up = PickUp(config.sendmail.drop, socket, config.hostname, to_ascii, log, reporter)
         companions.append(Watch(pick_up.look, log, LOOK_SECONDS))
     if certificates is not None:
         companions.append(Watch(certificates.look, log))
@@ -242,9 +244,8 @@ def build_relaying(
     thread = QueueThread(store, limits, log)
     sink = sinks[QUEUE] = EnqueueSink(queue.path, thread, writer, log)
     route = partial(_route_of_mail, config, routing)
-    words = queue.report_words_file or ENGLISH
-    reports = Reports(config.hostname, route, log, queue.max_age, words, queue.report_returns)
-    told = {name: ReportingSink(store, reports, thread.put, log) for name, store in sinks.items() if store is not sink}
+    reports = build_reports(config, route, log)
+    told = {name: ReportingSink(store, reports, thread.tell, is_queue=store is sink) for name, store in sinks.items()}
     stores = {LOCAL: "", **{f"{STORE_ROUTE}{name}": name for name in config.deliver_to}}
     agents = {
         way: StoreAgent(routing.local, sinks, QUEUE, config.hostname, log, store) for way, store in stores.items()
@@ -259,7 +260,14 @@ def build_relaying(
         metrics=metrics,
     )
     etrn = Etrn(Shards(queue.path, log), log, routing.is_local, runner.revive)
-    return Relaying(store, sink, runner, {**told, QUEUE: sink}, etrn)
+    return Relaying(store, sink, runner, told, etrn)
+
+
+def build_reports(config: Config, route: Callable[[Address], str], log: Log) -> Reports:
+    """What senders are told, in whose words."""
+    queue = config.queue
+    words = queue.report_words_file or ENGLISH
+    return Reports(config.hostname, route, log, queue.max_age, words, queue.report_returns)
 
 
 def route_of_mail(config: Config) -> Callable[[Address], str]:

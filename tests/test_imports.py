@@ -145,7 +145,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # what programs on this machine call: blocking, light, for one message; and the daemon's side of it
     "sendmail": Allowed(
-        ours=("smtp.*", "envelope", "facts", "idn", "queue_id"), banned=LOOP_AND_SOCKETS - {"selectors", "socket"}
+        ours=("smtp.*", "envelope", "facts", "idn", "queue_id", "queue", "queue.body", "queue.dsn", "queue.reports"),
+        banned=LOOP_AND_SOCKETS - {"selectors", "socket"},
     ),
     # HTTP for the operator's eyes, whatever it shows
     "web": Allowed(

@@ -130,7 +130,8 @@ class Courier:
         if await _is_ascii(message.body):
             seven_bit = replace(message, body_type=BodyType.SEVEN_BIT)
             return await channel.send(_mailing(seven_bit, recipients), message.body)
-        if self._options.eight_bit == "bounce":
+        # A report has nowhere to go back to: it is changed rather than lost.
+        if self._options.eight_bit == "bounce" and not message.reverse_path.is_null:
             return [NEEDS_EIGHT_BIT] * len(recipients)
         try:
             body = await asyncio.to_thread(downgrade, message.body)

@@ -15,6 +15,8 @@ they read the message.
 | tried: 4yz                                         | deferred by the schedule; expired when that is at its end  |
 | not tried to the end: we are told to stop          | deferred until now, the attempt does not count             |
 
+Where a report of a failure cannot be made now, the recipient stays deferred, and is not tried, until it can be.
+
 A claim that is held long renews its lease. A settlement that the disk refuses is tried until it is taken: what was
 delivered must not be delivered again.
 """
@@ -50,6 +52,8 @@ AGE_CHECK = 60.0
 SETTLE_AGAIN = 5.0
 #: Destinations that are told of, of those that are known.
 MOST_DESTINATIONS = 200
+#: Before a report that could not be made is tried again.
+REPORT_AGAIN = 300.0
 #: How long stop() lets deliveries go on.
 GRACE = 10.0
 
@@ -207,6 +211,8 @@ class Runner:
             held = _Held(claim)
             settlements, told, is_success = await self._attempt(held)
             reports = await self._report(claim.message, told)
+            if reports is None:
+                settlements, reports = self._kept_back(settlements, told), ()
             await self._settle(held.claim, settlements, reports)
         finally:
             self._pacing.ended(claim.destination, self._clock(), is_success=is_success)
@@ -352,16 +358,29 @@ class Runner:
 
     # Settling
 
-    async def _report(self, message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry]:
+    async def _report(self, message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry] | None:
+        """None: they could not be made now."""
         if not told:
             return ()
         try:
             reports = await asyncio.to_thread(self._reporter, message, told)
-        except Exception as error:  # the mail's end does not wait for a report that cannot be made
+        except Exception as error:  # a disk that cannot be read, or a mistake of ours
             self._log.error("report_failed", queue_id=message.queue_id, exc_info=error)
-            return ()
+            return None
         self._metrics.reports_made += len(reports)
         return reports
+
+    def _kept_back(self, settlements: Sequence[Settlement], told: Sequence[Told]) -> list[Settlement]:
+        """Who failed stays until his sender can be told: the next claim finds what was said, and does not try again.
+        What was delivered must not be delivered twice, whoever hears of it."""
+        failed = {one.recipient.number: one.recipient for one in told if one.action is Action.FAILED}
+        again = self._clock() + REPORT_AGAIN
+        return [
+            replace(one, state=State.DEFERRED, reply=failed[one.number].last, next_attempt=again)
+            if one.number in failed
+            else one
+            for one in settlements
+        ]
 
     async def _settle(self, claim: Claim, settlements: Sequence[Settlement], reports: Sequence[Entry]) -> None:
         while await self._settled(claim, settlements, reports) is not None and not self._is_stopping:

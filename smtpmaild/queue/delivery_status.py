@@ -82,7 +82,7 @@ class Status:
 def status_code(reply: Reply | None, action: Action) -> str:
     """The enhanced status code of a reply; where it has none, what its class alone tells."""
     if reply is None:
-        return "2.0.0" if action in (Action.DELIVERED, Action.RELAYED) else "4.0.0"
+        return "2.0.0" if action in (Action.DELIVERED, Action.RELAYED, Action.EXPANDED) else "4.0.0"
     return reply.enhanced or f"{reply.code // 100}.0.0"
 
 

@@ -48,6 +48,7 @@ _WORD_OF_NOTIFY = {
     Action.DELAYED: "DELAY",
     Action.DELIVERED: "SUCCESS",
     Action.RELAYED: "SUCCESS",
+    Action.EXPANDED: "SUCCESS",
 }
 _BY_DEFAULT = (Action.FAILED, Action.DELAYED)
 
@@ -87,8 +88,10 @@ class Reports:
         name, now = queue_id.make(), self.clock()
         # RFC 8689 §5: what was to travel within TLS alone comes back so, and no more of it than has to.
         is_secret = "REQUIRETLS" in message.parameters
-        is_whole = told[0].action is Action.FAILED and not is_secret
-        original = _original(message, is_whole=is_whole, most=self.returned_size)
+        # RFC 6532 §3: message/rfc822 holds no message with a header in UTF-8.
+        travels = is_global(message) or not message.is_utf8
+        is_whole = told[0].action is Action.FAILED and travels and not is_secret
+        original = self._read(message, is_whole=is_whole)
         data = compose(
             self.hostname, name, now, message, told, original, self.words, message.received_at + self.max_age
         )
@@ -104,6 +107,14 @@ class Reports:
         )
         return report, [QueuedRecipient(0, message.reverse_path, route, next_attempt=now)]
 
+    def _read(self, message: QueuedMessage, *, is_whole: bool) -> Original:
+        """What is given back. OSError: it cannot be read now; where there is no file any more, there will be none."""
+        try:
+            return _original(message, is_whole=is_whole, most=self.returned_size)
+        except FileNotFoundError as error:
+            self.log.error("report_without_original", queue_id=message.queue_id, cause=str(error))
+            return Original(b"", is_whole=False)
+
 
 def is_wanted(told: Told) -> bool:
     """Whether the sender wants to be told so of this recipient."""
@@ -116,8 +127,12 @@ def is_wanted(told: Told) -> bool:
 
 
 def is_global(message: QueuedMessage) -> bool:
-    """The report is one of RFC 6533: its sender reads UTF-8 where others expect ASCII."""
-    return message.is_utf8 or not message.reverse_path.is_ascii
+    """The report is one of RFC 6533, in UTF-8: for who has an address that nobody else could be sent mail at.
+
+    Whoever has one in ASCII, whatever he wrote, may be behind a server that does not know SMTPUTF8, where such a report
+    would be lost: he gets it in ASCII.
+    """
+    return not message.reverse_path.is_ascii
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ class Action(Enum):
     DELAYED = "delayed"
     DELIVERED = "delivered"
     RELAYED = "relayed"
+    EXPANDED = "expanded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Told:
 
 
 class Reporter(Protocol):
-    """Makes reports. Called in a thread, for it may read the message; raises OSError where it cannot be read."""
+    """Makes reports. Called in a thread, for it may read the message; raises OSError where that cannot be read now."""
 
     def __call__(self, message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry]:
         """The reports to put into the queue; none where nobody is to be told."""

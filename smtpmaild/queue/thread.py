@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +34,8 @@ NO_ROOM = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 LARGEST_BATCH = 512
 #: How often the disk is looked at.
 LOOK_SECONDS = 1.0
+#: Reports that wait in memory for a disk that takes them.
+MOST_UNTOLD = 1000
 _BUG = "the queue's thread failed"
 
 
@@ -69,7 +72,13 @@ class _Call:
     done: Callable[[object], object]
 
 
-_Task = _Put | _Settle | _Call
+@dataclass(slots=True)
+class _Tell:
+    make: Callable[[], Sequence[Entry]]
+    done: Done
+
+
+_Task = _Put | _Settle | _Call | _Tell
 
 
 @dataclass(slots=True)
@@ -79,12 +88,15 @@ class _Batch:
     puts: list[_Put] = field(default_factory=list)
     settles: list[_Settle] = field(default_factory=list)
     calls: list[_Call] = field(default_factory=list)
+    tells: list[_Tell] = field(default_factory=list)
 
     def add(self, task: _Task) -> None:
         if isinstance(task, _Put):
             self.puts.append(task)
         elif isinstance(task, _Settle):
             self.settles.append(task)
+        elif isinstance(task, _Tell):
+            self.tells.append(task)
         else:
             self.calls.append(task)
 
@@ -110,6 +122,7 @@ class QueueThread:
         self._thread: threading.Thread | None = None
         self._post: Post = _nowhere
         self._listeners: list[Callable[[], object]] = []
+        self._untold: deque[Callable[[], Sequence[Entry]]] = deque(maxlen=MOST_UNTOLD)
 
     def start(self, post: Post) -> None:
         """Open the store and begin; OSError where it cannot be opened."""
@@ -139,6 +152,11 @@ class QueueThread:
     def put(self, entry: Entry, done: Done) -> None:
         """Take a message in; done(None) when it is durable."""
         self._tasks.put(_Put(entry, done))
+
+    def tell(self, make: Callable[[], Sequence[Entry]], done: Done) -> None:
+        """Make messages in the thread, and take them in. done(error) says that they are tried again, until they are
+        taken or we end."""
+        self._tasks.put(_Tell(make, done))
 
     def settle(self, claim: Claim, settlements: Sequence[Settlement], new: Sequence[Entry], done: Done) -> None:
         """Settle a claim, with the messages that come of it."""
@@ -171,8 +189,9 @@ class QueueThread:
 
     def _run(self) -> None:
         while True:
-            task = self._tasks.get()
+            task = self._next()
             if task is None:
+                self._tell_untold()
                 return
             batch = _Batch()
             batch.add(task)
@@ -181,12 +200,39 @@ class QueueThread:
                 self._work(batch)
             except Exception as error:  # a mistake of ours: the thread lives, nothing of the batch is acknowledged
                 self._log.error("queue_thread_failed", exc_info=error)
-                refused = [one.done for one in batch.puts] + [one.done for one in batch.settles]
+                refused = [task.done for tasks in (batch.puts, batch.settles, batch.tells) for task in tasks]
                 self._answer([partial(done, OSError(_BUG)) for done in refused])
             if self._clock() >= self._look_at:
                 self._look()
+                self._tell_untold()
             if is_last:
                 return
+
+    def _next(self) -> _Task | None:
+        while self._untold:  # they are tried again even where nothing else happens
+            try:
+                return self._tasks.get(timeout=LOOK_SECONDS)
+            except Empty:
+                self._tell_untold()
+        return self._tasks.get()
+
+    def _tell(self, make: Callable[[], Sequence[Entry]]) -> OSError | None:
+        try:
+            entries = make()
+            if entries:
+                self._store.put(entries)
+        except OSError as error:
+            self._log.error("report_failed", cause=str(error))
+            return error
+        except Exception as error:  # a mistake of ours would be the same the next time
+            self._log.error("report_failed", exc_info=error)
+        return None
+
+    def _tell_untold(self) -> None:
+        for _ in range(len(self._untold)):
+            if self._tell(self._untold[0]) is not None:
+                return
+            self._untold.popleft()
 
     def _fill(self, batch: _Batch) -> bool:
         """Everything else that waits; True at the end."""
@@ -206,6 +252,13 @@ class QueueThread:
         answers += [partial(one.done, settle_error) for one in batch.settles]
         answers += [partial(one.done, put_error) for one in batch.puts]
         if (batch.puts and put_error is None) or any(one.new for one in batch.settles):
+            answers += self._listeners
+        for tell in batch.tells:
+            error = self._tell(tell.make)
+            if error is not None:
+                self._untold.append(tell.make)
+            answers.append(partial(tell.done, error))
+        if batch.tells:
             answers += self._listeners
         for call in batch.calls:
             answers.append(partial(call.done, call.function()))

@@ -1,8 +1,8 @@
 """What people read in a report, by what it tells: English built in, replaceable by a file of the operator.
 
-The file is plain text in UTF-8. A line `[failed]`, `[delayed]`, `[delivered]` or `[relayed]` begins a text, its next
-line is the subject, and what follows an empty line is what people read; what the file leaves out stays English.
-`{name}` stands for a fact: a name that is none of FIELDS is a mistake, found when the configuration is read.
+The file is plain text in UTF-8. A line such as `[failed]`, with the name of an action, begins a text, its next line is
+the subject, and what follows an empty line is what people read; what the file leaves out stays English. `{name}` stands
+for a fact: a name that is none of FIELDS is a mistake, found when the configuration is read.
 """
 
 from __future__ import annotations
@@ -73,6 +73,18 @@ This is the mail server {hostname}.
 
 As you asked to be told: your message of {received_at} was passed on to the mail
 server of the recipients below, which does not report what becomes of it:
+
+{recipients}
+
+(Queue id: {queue_id})
+[expanded]
+Subject: Your message was passed to several recipients
+
+This is the mail server {hostname}.
+
+As you asked to be told: your message of {received_at} was accepted for
+everybody who is behind the addresses below. You will not hear when it reaches
+each of them.
 
 {recipients}
 

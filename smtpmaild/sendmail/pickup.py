@@ -2,7 +2,7 @@
 
 So it meets the policies, limits and rules of that listener like any other message, and its 250 means the same. Of
 several workers one looks at a time. What is refused for good goes to bad/ with a line in the log: whoever dropped it
-has long gone, and nothing is thrown away.
+has long gone, and nothing is thrown away. The sender gets a report, which is dropped like any other message.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from smtpmaild.facts import Log
+from smtpmaild.queue.reports import Reporter
 from smtpmaild.sendmail import drop
 from smtpmaild.sendmail.drop import Dropped, NotTakenError
+from smtpmaild.sendmail.refusal import report_of
 from smtpmaild.sendmail.submit import submit
 from smtpmaild.smtp.address import Address, ToAscii
 from smtpmaild.smtp.reply import Reply
@@ -39,6 +41,7 @@ class PickUp:
         hostname: str,
         to_ascii: ToAscii,
         log: Log,
+        reporter: Reporter,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
@@ -46,6 +49,7 @@ class PickUp:
         self._hostname = hostname
         self._to_ascii = to_ascii
         self._log = log
+        self._reporter = reporter
         self._clock = clock
         self._trouble = ""
         self._sweep_at = 0.0
@@ -106,10 +110,11 @@ class PickUp:
             sender=letter.reverse_path.text,
             replies={recipient.text: str(reply) for recipient, reply in said},
         )
-        refused = [recipient for recipient, reply in said if reply.is_permanent]
+        refused = [(recipient, reply) for recipient, reply in said if reply.is_permanent]
         later = [recipient for recipient, reply in said if not reply.is_positive and not reply.is_permanent]
         if refused:
-            self._keep_refused(dropped, refused, replies)
+            self._keep_refused(dropped, refused)
+            self._report(dropped, refused)
         if len(later) == len(said):
             return False
         self._leave(dropped, later)
@@ -125,8 +130,7 @@ class PickUp:
         for suffix in (".json", ".eml"):
             os.unlink(f"{self._directory}/{dropped.name}{suffix}")
 
-    def _keep_refused(self, dropped: Dropped, recipients: Sequence[Address], replies: Sequence[Reply]) -> None:
-        reply = next(reply for reply in replies if reply.is_permanent)
+    def _keep_refused(self, dropped: Dropped, refused: Sequence[tuple[Address, Reply]]) -> None:
         dropped.message.seek(0)
         with open(f"{self._directory}/bad/{dropped.name}.eml", "wb") as file:
             shutil.copyfileobj(dropped.message, file)
@@ -137,10 +141,20 @@ class PickUp:
             name=dropped.name,
             uid=dropped.owner,
             sender=dropped.letter.reverse_path.text,
-            recipients=[one.text for one in recipients],
-            reply=str(reply),
+            recipients=[one.text for one, _ in refused],
+            reply=str(refused[0][1]),
             kept=f"{self._directory}/bad/{dropped.name}.eml",
         )
+
+    def _report(self, dropped: Dropped, refused: Sequence[tuple[Address, Reply]]) -> None:
+        """Whatever goes wrong with it, the message is handled: it must not be handed in twice."""
+        letter, now = dropped.letter, self._clock()
+        try:
+            report = report_of(self._reporter, dropped.name, letter, dropped.message, refused, now)
+            if report is not None:
+                drop.put(self._directory, *report)
+        except OSError as error:
+            self._log.error("report_failed", name=dropped.name, cause=str(error))
 
     def _set_aside(self, name: str, why: str) -> None:
         self._log.error("dropped_mail_refused", name=name, cause=why, kept=f"{self._directory}/bad/{name}.json")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from smtpmaild.envelope import NO_PARAMETERS, Destination, Envelope
+from smtpmaild.envelope import NO_PARAMETERS, Destination, Envelope, Recipient
 from smtpmaild.facts import Log
 from smtpmaild.queue import Entry, QueuedMessage, QueuedRecipient
 from smtpmaild.queue.body import SMALL, BytesBody, FileBody
@@ -170,7 +170,7 @@ class _BodyFile(FileDelivery):
 
 def queue_entry(envelope: Envelope, destinations: Sequence[Destination], body: BytesBody | FileBody) -> Entry:
     """What the queue keeps of an envelope. Who is reached by several ways gets the message once."""
-    parameters = {id(each): one.parameters for one in envelope.recipients for each in one.route.destinations}
+    parameters = {id(each): _onward(one) for one in envelope.recipients for each in one.route.destinations}
     found: dict[tuple[Address, str], Mapping[str, str]] = {}
     for destination in destinations:
         found.setdefault((_address(destination), destination.route), parameters.get(id(destination), NO_PARAMETERS))
@@ -191,6 +191,16 @@ def queue_entry(envelope: Envelope, destinations: Sequence[Destination], body: B
         QueuedRecipient(number, address, route, parameters=its_own, next_attempt=due_at)
         for number, ((address, route), its_own) in enumerate(found.items())
     ]
+
+
+def _onward(recipient: Recipient) -> Mapping[str, str]:
+    """The parameters of RCPT that go along. Of success behind an address with several places nobody hears more than
+    that it was expanded (RFC 3461 §5.2.7.2)."""
+    parameters = recipient.parameters
+    if len(recipient.route.destinations) < 2 or "SUCCESS" not in parameters.get("NOTIFY", "").upper():
+        return parameters
+    rest = [word for word in parameters["NOTIFY"].upper().split(",") if word != "SUCCESS"]
+    return {**parameters, "NOTIFY": ",".join(rest) or "NEVER"}
 
 
 def _address(destination: Destination) -> Address:

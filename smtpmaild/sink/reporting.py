@@ -1,19 +1,22 @@
 """A store whose senders are told that their mail has arrived, where they asked for it (RFC 3461 §5.2: NOTIFY=SUCCESS).
 
-It stands before a real store of a listener that offers DSN; who does not ask pays one look at the parameters of the
-recipients. The report is put into the queue between the store's commit and the 250: the client waits for both, so no
-success that was to be told goes untold. Where the queue cannot take it the mail has arrived all the same, and the log
-says that nobody was told.
+It stands before the stores of a listener that offers DSN, the queue among them; who does not ask pays one look at the
+parameters of the recipients. The report is made in the queue's thread, and put into the queue between the store's
+commit and the 250: the client waits for both. Where the queue cannot take it now the mail has arrived all the same, and
+the report is tried again.
+
+An address with several places behind it is not delivered to but `expanded` (RFC 3461 §5.2.7.2): who has the first of
+them tells it, once, and what travels on from there reports no success.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from smtpmaild.envelope import Destination, Envelope, Recipient
-from smtpmaild.facts import Log
 from smtpmaild.queue import Entry, QueuedMessage, QueuedRecipient, State
 from smtpmaild.queue.body import BytesBody
 from smtpmaild.queue.dsn import HEADER_LIMIT
@@ -26,20 +29,20 @@ from smtpmaild.smtp.reply import Reply
 _ROUTE = "local"
 
 
-class Put(Protocol):
-    """QueueThread.put."""
+class Tell(Protocol):
+    """QueueThread.tell."""
 
-    def __call__(self, entry: Entry, done: Callable[[OSError | None], object]) -> None: ...
+    def __call__(self, make: Callable[[], Sequence[Entry]], done: Callable[[OSError | None], object]) -> None: ...
 
 
 class ReportingSink(Front):
-    """Before a store."""
+    """Before a store. is_queue: it is none where mail arrives."""
 
-    def __init__(self, store: Sink, reporter: Reporter, put: Put, log: Log) -> None:
+    def __init__(self, store: Sink, reporter: Reporter, tell: Tell, *, is_queue: bool = False) -> None:
         super().__init__(store)
         self._reporter = reporter
-        self._put = put
-        self._log = log
+        self._tell = tell
+        self.is_queue = is_queue
 
     def begin(self, envelope: Envelope, destinations: Sequence[Destination], drained: Callable[[], None]) -> Delivery:
         delivery = super().begin(envelope, destinations, drained)
@@ -50,22 +53,8 @@ class ReportingSink(Front):
     def report(
         self, message: QueuedMessage, told: Sequence[Told], outcome: Outcome, done: Callable[[Outcome], None]
     ) -> None:
-        """Put what tells the sender into the queue, then answer."""
-        try:
-            reports = [*self._reporter(message, told)]
-        except Exception as error:  # a mistake of ours: the mail is stored, and stays so
-            self._log.error("report_failed", queue_id=message.queue_id, exc_info=error)
-            reports = []
-
-        def put(error: OSError | None) -> None:
-            if error is not None:
-                self._log.error("report_failed", queue_id=message.queue_id, cause=str(error))
-            if reports:
-                self._put(reports.pop(), put)
-            else:
-                done(outcome)
-
-        put(None)
+        """Have the sender told, then answer."""
+        self._tell(partial(self._reporter, message, told), lambda _: done(outcome))
 
 
 class _ReportedDelivery:
@@ -108,8 +97,14 @@ class _ReportedDelivery:
         }
         found = []
         for number, recipient in enumerate(self._envelope.recipients):
-            here = [arrived[id(one)] for one in recipient.route.destinations if id(one) in arrived]
-            if here and _wants_success(recipient):
+            places = recipient.route.destinations
+            here = [arrived[id(one)] for one in places if id(one) in arrived]
+            if not here or not _wants_success(recipient):
+                continue
+            if len(places) > 1:
+                if id(places[0]) in arrived:
+                    found.append(Told(Action.EXPANDED, _delivered(number, recipient, here[0])))
+            elif not self._sink.is_queue:
                 found.append(Told(Action.DELIVERED, _delivered(number, recipient, here[0])))
         return found
 

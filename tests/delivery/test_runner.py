@@ -290,19 +290,30 @@ def test_mistake_of_an_agent_costs_no_mail(mistake: str) -> None:
     assert len(house.log.named("agent_failed")) == 1
 
 
-def test_report_that_cannot_be_made_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_that_cannot_be_told_now_is_told_later() -> None:
+    """And the mail is not tried again meanwhile."""
+
     async def scene(house: House) -> None:
-        await house.put(entry(at=NOW))
-        await house.until(lambda: house.recipients() == {})
+        make, errors = house.runner._reporter, [OSError(errno.EIO, "disk")]
 
-    house = House(answers(NO))
+        def report(message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry]:
+            if errors:
+                raise errors.pop()
+            return make(message, told)
 
-    def fail(message: QueuedMessage, told: Sequence[Told]) -> Sequence[Entry]:
-        raise OSError(errno.EIO, "disk")
+        house.runner._reporter = report
+        await house.put(entry("b@y.example", "c@y.example", at=NOW))
+        await house.until_settled()
+        kept = house.recipients()["b@y.example"]
+        assert (kept.state, kept.last) == (State.DEFERRED, NO)
+        house.now += runner.REPORT_AGAIN
+        await house.until(lambda: "b@y.example" not in house.recipients())
 
-    house.runner._reporter = fail
+    house = House(answers(NO, OK, passed=Passed.IN))
     live(house, scene)
     assert len(house.log.named("report_failed")) == 1
+    assert len(house.agent.tried) == 1
+    assert [(one.action, one.recipient.last) for one in house.told] == [(Action.FAILED, NO)]
 
 
 def test_settlement_that_the_disk_refuses_is_tried_until_it_is_taken() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import email.policy
 import json
+import quopri
 import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from receiving import RecordingLog
 
 from smtpmaild.envelope import BodyType
 from smtpmaild.queue import QueuedMessage, QueuedRecipient, State
+from smtpmaild.queue.body import FileBody
 from smtpmaild.queue.delivery_status import addr_xtext, decode_xtext
 from smtpmaild.queue.dsn import HEADER_LIMIT, Reports
 from smtpmaild.queue.reports import Action, Told
@@ -345,6 +347,27 @@ def test_report_in_utf8() -> None:
     headers_only = raw(replace(utf8_message(), parameters={}), utf8_told()).decode()
     assert "\r\nContent-Type: message/global-headers\r\nContent-Transfer-Encoding: 8bit\r\n" in headers_only
     read(data)
+
+
+def test_report_in_ascii_for_whom_ascii_reaches() -> None:
+    """RFC 6533: the next hop to an address in ASCII need not know SMTPUTF8."""
+    about = replace(utf8_message(), reverse_path=address("a@x.example"))
+    ((report, _),) = reports()(about, [utf8_told()])
+    assert (report.is_utf8, report.body_type) == (False, BodyType.SEVEN_BIT)
+    data = raw(about, utf8_told())
+    assert b"\r\nFinal-Recipient: utf-8; b\\x{FC}@y.example\r\n" in data
+    original = parts(data)[2]
+    assert original.get_content_type() == "text/rfc822-headers"  # RFC 6532 §3
+    assert quopri.decodestring(str(original.get_payload())).decode().strip() == "Subject: Grüße"
+
+
+def test_body_that_is_gone_is_not_given_back() -> None:
+    log = RecordingLog()
+    about = replace(message(), body=FileBody("/nowhere/at/all", 10))
+    text, _, original = parts(raw(about, told(), using=reports(log)))
+    assert "550 5.1.1 No such user" in text
+    assert original.get_payload() == ""
+    assert log.named("report_without_original")
 
 
 def test_address_beyond_ascii_in_a_report_for_others() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import queue as queues
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from queueing import NO, NOW, MemoryQueue, all_of, entry
 from receiving import RecordingLog
 
-from smtpmaild.queue import Claim, Entry, Room, Settlement, State
+from smtpmaild.queue import Claim, Entry, Room, Settlement, State, thread
 from smtpmaild.queue.thread import NO_ROOM, QUEUE_FULL, Limits, QueueThread
 from smtpmaild.smtp.reply import Reply
 
@@ -260,3 +261,40 @@ def test_thread_that_was_not_started_says_so() -> None:
     thread = QueueThread(MemoryQueue(), Limits("/"), RecordingLog())
     with pytest.raises(RuntimeError, match="not started"):
         thread._post(lambda: None)
+
+
+def test_reports_are_made_in_the_thread_and_taken_in(house: House) -> None:
+    made: list[str] = []
+
+    def make() -> Sequence[Entry]:
+        made.append(threading.current_thread().name)
+        return [entry("a@x.example", sender="")]
+
+    house.thread.tell(make, house.answers.append)
+    house.settled()
+    assert (made, house.answers, len(house.store.held)) == (["queue"], [None], 1)
+    house.thread.tell(list, house.answers.append)
+    house.hear()
+    assert house.answers == [None, None]
+
+
+def test_reports_that_the_disk_refuses_are_tried_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "LOOK_SECONDS", 0.01)
+    house.store.fails = FULL
+    house.thread.tell(lambda: [entry("a@x.example", sender="")], house.answers.append)
+    house.settled()
+    assert house.answers == [FULL]
+    house.one_commit()  # nobody asked for anything meanwhile
+    while not house.store.held:
+        time.sleep(0.005)
+    assert house.log.only("report_failed")["cause"] == "[Errno 28] full"
+
+
+def test_report_that_is_a_mistake_of_ours_is_logged_once(house: House) -> None:
+    def make() -> Sequence[Entry]:
+        raise RuntimeError("broken")
+
+    house.thread.tell(make, house.answers.append)
+    house.hear()
+    assert house.answers == [None]
+    assert str(house.log.only("report_failed")["exc_info"]) == "broken"

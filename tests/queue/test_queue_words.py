@@ -54,7 +54,7 @@ def test_facts_are_not_read_for_names() -> None:
     [
         ("", "there is no text in it: each begins with a line such as [failed]"),
         ("\nHello\n[failed]", "line 2: a text begins with a line such as [failed]"),
-        ("[faild]", "line 1: no text is called 'faild'; there are failed, delayed, delivered, relayed"),
+        ("[faild]", "line 1: no text is called 'faild'; there are failed, delayed, delivered, relayed, expanded"),
         ("[failed]\nHello", "line 2: a text begins with 'Subject: ...' and an empty line"),
         ("[failed]", "line 2: a text begins with 'Subject: ...' and an empty line"),
         ("[failed]\nSubject:\n\n{recipients}", "line 2: a text begins with 'Subject: ...' and an empty line"),

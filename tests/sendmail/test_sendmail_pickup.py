@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ from receiving import RecordingLog
 from scripted import Scripted, serving
 
 from smtpmaild.idn import to_ascii
+from smtpmaild.queue.dsn import Reports
 from smtpmaild.sendmail import Letter, drop
 from smtpmaild.sendmail.pickup import LEFT_OVER, PickUp
+from smtpmaild.smtp.address import NULL_REVERSE_PATH
 
 LETTER = Letter(address("a@x.example"), (address("b@y.example"), address("c@y.example")))
 MESSAGE = b"Subject: x\r\n\r\nHello\r\n"
@@ -27,7 +31,10 @@ class House:
         self.log = RecordingLog()
         self.server = Scripted(replies or {})
         self.now = 1e10
-        self.pick_up = PickUp(self.drop, str(folder / "s.sock"), "h.example", to_ascii, self.log, lambda: self.now)
+        self.reports = Reports("h.example", lambda _: "drop", self.log, 1.0, clock=lambda: self.now)
+        self.pick_up = PickUp(
+            self.drop, str(folder / "s.sock"), "h.example", to_ascii, self.log, self.reports, lambda: self.now
+        )
         drop.make(self.drop)
 
     def look(self) -> None:
@@ -83,14 +90,50 @@ def test_refused_for_now_waits_and_so_does_what_is_behind(tmp_path: Path, step: 
     assert house.files() == []
 
 
-def test_refused_for_good_is_kept_aside(tmp_path: Path) -> None:
+def test_refused_for_good_is_kept_aside_and_its_sender_is_told(tmp_path: Path) -> None:
     house = House(tmp_path, {"RCPT TO:<b": b"550 5.1.1 Who\r\n"})
     name = drop.put(house.drop, LETTER, MESSAGE)
     house.look()
-    assert house.files() == [f"bad/{name}.eml"]
+    (report,) = drop.names(house.drop)
+    assert house.files() == [f"{report}.eml", f"{report}.json", f"bad/{name}.eml"]
     assert Path(house.drop, "bad", f"{name}.eml").read_bytes() == MESSAGE
     told = house.log.only("dropped_mail_refused")
     assert (told["recipients"], told["reply"]) == (["b@y.example"], "550 5.1.1 Who")
+    with drop.take(house.drop, report, to_ascii).message as message:
+        text = message.read()
+    assert b"<b@y.example>\r\n    We could not go on:\r\n    550 5.1.1 Who\r\n" in text
+    assert b"Action: failed\r\nStatus: 5.1.1\r\n" in text
+    assert b"c@y.example" not in text
+    house.server = Scripted()
+    house.look()
+    assert [line.partition(" SIZE")[0] for line in house.server.said[1:3]] == ["MAIL FROM:<>", "RCPT TO:<a@x.example>"]
+
+
+@pytest.mark.parametrize(
+    "letter",
+    [
+        replace(LETTER, reverse_path=NULL_REVERSE_PATH),  # a report itself
+        replace(LETTER, rcpt={"NOTIFY": "NEVER"}),
+    ],
+)
+def test_who_is_not_to_be_told_is_not(tmp_path: Path, letter: Letter) -> None:
+    house = House(tmp_path, {"MAIL": b"550 5.7.1 No\r\n"})
+    name = drop.put(house.drop, letter, MESSAGE)
+    house.look()
+    assert house.files() == [f"bad/{name}.eml"]
+
+
+def test_report_that_cannot_be_dropped_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House(tmp_path, {"MAIL": b"550 5.7.1 No\r\n"})
+    name = drop.put(house.drop, LETTER, MESSAGE)
+
+    def full(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(drop, "put", full)
+    house.look()
+    assert house.files() == [f"bad/{name}.eml"]
+    assert house.log.only("report_failed")["name"] == name
 
 
 def test_rest_waits_as_a_message_of_its_own(tmp_path: Path) -> None:
@@ -161,5 +204,5 @@ def test_trouble_is_told_once(tmp_path: Path) -> None:
 def test_place_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     log = RecordingLog()
-    PickUp(str(tmp_path / "file" / "drop"), "none", "h", to_ascii, log).look()
+    PickUp(str(tmp_path / "file" / "drop"), "none", "h", to_ascii, log, lambda *_: ()).look()
     assert "Not a directory" in log.only("drop_failed")["cause"]

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from stores import RecordingLog, make_envelope
 
-from smtpmaild.envelope import Destination
-from smtpmaild.queue import Query
-from smtpmaild.queue.body import SMALL, FileBody
+from smtpmaild.envelope import Destination, Recipient, Route, Rule
+from smtpmaild.queue import Query, QueuedRecipient
+from smtpmaild.queue.body import SMALL, BytesBody, FileBody
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.queue.thread import QUEUE_FULL, Limits, QueueThread
 from smtpmaild.sink import Outcome, disk
-from smtpmaild.sink.enqueue import EnqueueSink
+from smtpmaild.sink.enqueue import EnqueueSink, queue_entry
 from smtpmaild.sink.writer import NO_MEMORY, NO_SPACE, STORE_FAILED, Writer
 from smtpmaild.smtp.address import Address, parse_mailbox
-from smtpmaild.smtp.reply import MESSAGE_ACCEPTED
+from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, RECIPIENT_OK
 
 
 def address(text: str) -> Address:
@@ -94,6 +94,34 @@ def test_envelope_is_queued_with_all_that_will_be_asked_of_it(store: Store) -> N
     with message.body.open() as source:
         assert source.read() == b"Received: x\r\n\r\nHello\r\n"
     assert store.writer.held == 0
+
+
+def entry_of(notify: str, places: int, release_at: float = 0.0) -> QueuedRecipient:
+    destinations = tuple(relayed("all@x.test", to=f"b{number}@y.example") for number in range(places))
+    envelope = make_envelope(destinations)
+    envelope.release_at = release_at
+    route = Route(Rule("r"), RECIPIENT_OK, destinations)
+    envelope.recipients = [Recipient(address("all@x.test"), route, {"NOTIFY": notify, "ORCPT": "rfc822;all"})]
+    _, recipients = queue_entry(envelope, destinations, BytesBody(b"x"))
+    assert {one.next_attempt for one in recipients} == {recipients[0].next_attempt}
+    return recipients[-1]
+
+
+@pytest.mark.parametrize(
+    ("notify", "places", "onward"),
+    [
+        ("SUCCESS,FAILURE", 1, "SUCCESS,FAILURE"),
+        ("success,FAILURE", 2, "FAILURE"),
+        ("SUCCESS", 2, "NEVER"),
+        ("DELAY", 2, "DELAY"),
+    ],
+)
+def test_of_success_behind_an_expanded_address_nobody_is_told(notify: str, places: int, onward: str) -> None:
+    assert entry_of(notify, places).parameters == {"NOTIFY": onward, "ORCPT": "rfc822;all"}
+
+
+def test_mail_that_is_held_back_is_due_when_it_is_released() -> None:
+    assert entry_of("NEVER", 2, release_at=2e9).next_attempt == 2e9
 
 
 def test_alias_leads_elsewhere_and_who_is_reached_twice_gets_it_once(store: Store) -> None:
