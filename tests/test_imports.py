@@ -162,7 +162,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "dev": Allowed(
         ours=("smtp.*", "envelope", "facts", "content", "queue_id", "idn", "metrics", "auth", "auth.gate")
         + ("auth.passwords", "policy", "policy.chain", "service", "sink", "server.connection", "server.counts")
-        + ("server.listener", "server.sockets", "tls.*", "embedding.options"),
+        + ("server.listener", "server.sockets", "tls.*", "embedding.options", "web.*", "__init__"),
+        others=("starlette",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "pytest_plugin": Allowed(ours=("dev",), others=("pytest",)),
@@ -205,7 +206,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial", "history.*", "rehearsal", "audit.*", "forecast", "queue.*", "idn", "sendmail.*", "control.*"),
+        + ("trial", "history.*", "rehearsal", "audit.*", "forecast", "queue.*", "idn", "sendmail.*", "control.*")
+        + ("dev.*", "tls.settings", "web.presence"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

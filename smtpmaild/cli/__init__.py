@@ -15,6 +15,7 @@ from smtpmaild import __version__
 from smtpmaild.cli.audit import audit
 from smtpmaild.cli.check import check
 from smtpmaild.cli.completion import completion
+from smtpmaild.cli.dev import dev
 from smtpmaild.cli.drain import drain
 from smtpmaild.cli.healthcheck import healthcheck
 from smtpmaild.cli.queue import queue
@@ -70,6 +71,7 @@ for command in (
     audit,
     check,
     completion,
+    dev,
     drain,
     healthcheck,
     queue,

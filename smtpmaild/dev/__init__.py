@@ -10,9 +10,12 @@
     sink.py       how they come in                                login.py     AUTH where no account is real
     failures.py   refusals, drops and stalls that somebody chose
     reading.py    what is in a message; believes nothing it says
+    frame.py      its HTML, shown without harm                    search.py    which messages somebody means
+    remarks.py    what other servers would stumble over
+    api.py        the JSON API, and the page in page/             running.py   `smtpmaild dev`, until a signal
 
 Its mail runs through the engine of the daemon: the connections, the protocol, the receiver are the same; policies,
-routing and stores are those of this room.
+routing and stores are those of this room. Only api.py needs the extra `web`.
 """
 
 from __future__ import annotations

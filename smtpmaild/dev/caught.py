@@ -13,6 +13,9 @@ from functools import cached_property
 from smtpmaild.dev.reading import Part, Reading, parsed
 from smtpmaild.envelope import Envelope
 
+_SEARCHED = frozenset(("from", "to", "cc", "reply-to", "subject", "message-id"))
+_HAYSTACK = 100_000
+
 
 @dataclass(frozen=True)
 class Caught:
@@ -84,6 +87,15 @@ class Caught:
     def attachments(self) -> Sequence[Part]:
         """Files, and pictures of the HTML: each has name, type and content."""
         return self.reading.attachments
+
+    @cached_property
+    def haystack(self) -> str:
+        """What a search looks at: addresses, Subject and texts, in lower case; the beginning, where they are long."""
+        reading = self.reading
+        named = [value for name, value in reading.fields if name.lower() in _SEARCHED]
+        return "\n".join([self.id, self.sender, *self.recipients, *named, reading.text, reading.html])[
+            :_HAYSTACK
+        ].lower()
 
     @cached_property
     def bcc(self) -> Sequence[str]:

@@ -16,6 +16,7 @@ from email import message_from_bytes
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import EmailMessage, Message
+from email.parser import BytesHeaderParser
 from email.policy import EmailPolicy
 from functools import cached_property
 from itertools import islice
@@ -28,6 +29,9 @@ _PARAMETERS = 4096
 _FIELDS, _PARTS = 1000, 500
 #: Characters of a text that are shown; the rest is in the raw message.
 _TEXT = 1024 * 1024
+#: Octets of a header.
+_HEADER = 4 * 1024 * 1024
+_END_OF_HEADER = re.compile(rb"\r?\n\r?\n")
 _SUBJECT = re.compile(rb"^subject:(.*(?:\r?\n[ \t].*)*)", re.MULTILINE | re.IGNORECASE)
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 _BREAKS = re.compile(r"[\r\n]+[ \t]*")
@@ -83,8 +87,11 @@ class Reading:
 
     @cached_property
     def fields(self) -> Sequence[tuple[str, str]]:
-        """The header, field by field, decoded."""
-        return [(name, _shown(value)) for name, value in self._message.raw_items()][:_FIELDS]
+        """The header, field by field, decoded. The body is not looked at."""
+        end = _END_OF_HEADER.search(self.raw)
+        header = self.raw[: end.end() if end else _HEADER][:_HEADER]
+        fields = islice(BytesHeaderParser(policy=_POLICY).parsebytes(header).raw_items(), _FIELDS)
+        return [(name, _shown(value)) for name, value in fields]
 
     def field(self, name: str) -> str:
         """The first field of this name; "" if there is none."""
@@ -147,14 +154,10 @@ def decoded(content: bytes, charset: str) -> str:
 
 
 def _unreadable(raw: bytes) -> Message:
-    """In place of a message that the parser does not survive: its header, and all of it as one text."""
-    header, _, body = raw.replace(b"\r\n", b"\n").partition(b"\n\n")
+    """In place of a message that the parser does not survive: all behind its header as one text."""
+    end = _END_OF_HEADER.search(raw)
     message = Message(policy=_POLICY)
-    for line in header.decode("latin-1").split("\n")[:_FIELDS]:
-        name, colon, value = line.partition(":")
-        if colon and name.strip() and name.lower() not in ("content-type", "content-transfer-encoding"):
-            message._headers.append((name, value[:_VALUE]))  # type: ignore[attr-defined]  # append() would parse it
-    message.set_payload(body.decode("latin-1"))
+    message.set_payload(raw[end.end() if end else 0 :].decode("latin-1"))
     return message
 
 
