@@ -165,6 +165,10 @@ class Claim:
     lease_until: float
 
 
+#: The next attempt of what a person wants tried now: even where nobody answered a moment ago, one message is.
+AT_ONCE = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
     """What becomes of one recipient of a claim: its new state, and why.
@@ -186,7 +190,8 @@ class Room:
     """How many claims each destination may get.
 
     of: destinations that are known.  other: each of those that are not.  received_before: mail that was accepted
-    before this time is claimed whatever room there is: it is too old to be tried.
+    before this time is claimed whatever room there is: it is too old to be tried.  Where mail waits that is to be tried
+    AT_ONCE, there is room for one claim more than none, once for each time that somebody said so.
     """
 
     of: Mapping[str, int] = field(default_factory=dict)

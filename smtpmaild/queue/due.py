@@ -8,6 +8,9 @@ domain delays neither other domains nor the letter of somebody else to that one.
 A flow says how urgent its mail is (MT-PRIORITY). Of what is ready the more urgent comes first, three times out of four;
 the fourth goes by turns, so that nothing waits for ever, however much that is urgent comes in.
 
+A lane whose earliest mail is due AT_ONCE gives its destination one turn even where there is no room for it: so who asks
+for a retry gets one probe of a destination that counts as dead, and no more.
+
 Pure bookkeeping: knows no mail and no clock, and is asked by one thread at a time.
 """
 
@@ -17,7 +20,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from smtpmaild.queue import Room, priority_of
+from smtpmaild.queue import AT_ONCE, Room, priority_of
 
 Lane = tuple[str, str]
 _READY = float("-inf")
@@ -68,6 +71,7 @@ class DueIndex:
         self._ring: deque[str] = deque()  # destinations with ready flows, the next one first
         self._ready: dict[str, _Flows] = {}
         self._urgent: set[str] = set()  # destinations that had something urgent
+        self._asked_for = {destination for (destination, _), at in self._earliest.items() if at == AT_ONCE}
         self._calls = 0
 
     def __len__(self) -> int:
@@ -119,7 +123,16 @@ class DueIndex:
                 break
 
     def _has_turn(self, destination: str, room: Room, left: dict[str, int]) -> bool:
-        return left.setdefault(destination, room.of.get(destination, room.other)) > 0 and bool(self._ready[destination])
+        if destination not in left:
+            left[destination] = self._room_for(destination, room)
+        return left[destination] > 0 and bool(self._ready[destination])
+
+    def _room_for(self, destination: str, room: Room) -> int:
+        own = room.of.get(destination, room.other)
+        if destination in self._asked_for and self._ready[destination]:
+            self._asked_for.discard(destination)
+            return max(own, 1)
+        return own
 
     def _take(self, destination: str, left: dict[str, int]) -> Lane:
         left[destination] -= 1

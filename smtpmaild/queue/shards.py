@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from smtpmaild.facts import Log
-from smtpmaild.queue import Entry, Query, Settlement, State, Usage, files
+from smtpmaild.queue import AT_ONCE, Entry, Query, Settlement, State, Usage, files
 from smtpmaild.queue.depth import Depth
 from smtpmaild.queue.sqlite import SqliteQueue
 from smtpmaild.smtp.reply import Reply
@@ -43,9 +43,9 @@ def _bounce(now: float, why: str) -> Settlement:
 
 
 CHANGE_BY_VERB: Mapping[str, Change] = {
-    "retry": Change(_SOON, lambda now, _: Settlement(0, State.DEFERRED, next_attempt=now)),
+    "retry": Change(_SOON, lambda *_: Settlement(0, State.DEFERRED, next_attempt=AT_ONCE)),
     "hold": Change(_SOON, lambda *_: Settlement(0, State.HELD)),
-    "release": Change((State.HELD,), lambda now, _: Settlement(0, State.DEFERRED, next_attempt=now)),
+    "release": Change((State.HELD,), lambda *_: Settlement(0, State.DEFERRED, next_attempt=AT_ONCE)),
     "drop": Change((*_SOON, State.HELD), lambda *_: Settlement(0, State.EXPIRED)),
     "bounce": Change((*_SOON, State.HELD), _bounce),
 }

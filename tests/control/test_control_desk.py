@@ -190,6 +190,7 @@ def test_drain_is_told_as_it_goes_on() -> None:
         staged = Staged(obey)
         staged.pulse(2, sessions={"mx": 4})
         rows = [row async for row in desk_for(staged).drain(ROOT, now=True)]
-        assert rows == [{"workers": 1, "sessions": 4}, {"workers": 0, "sessions": 0}]
+        assert rows[-1] == {"workers": 0, "sessions": 0}
+        assert rows[:-1] in ([], [{"workers": 1, "sessions": 4}])  # both changes may come before the first look
 
     asyncio.run(work())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from smtpmaild.queue import Room
+from smtpmaild.queue import AT_ONCE, Room
 from smtpmaild.queue.due import DueIndex
 
 NOW = 100.0
@@ -24,7 +24,7 @@ def served(due: DueIndex, counts: dict[tuple[str, str], int], now: float, limit:
 
 def test_destinations_take_turns_and_so_do_flows() -> None:
     counts = {("big", "news"): 1000, ("big", "friend"): 1, ("small", "x"): 2}
-    due = DueIndex([(destination, flow, 0.0) for destination, flow in counts])
+    due = DueIndex([(destination, flow, 0.5) for destination, flow in counts])
 
     order = served(due, counts, now=1.0, limit=6)
 
@@ -33,7 +33,7 @@ def test_destinations_take_turns_and_so_do_flows() -> None:
 
 def test_no_more_than_there_is_room() -> None:
     counts = {("dead", "x"): 10, ("busy", "x"): 10, ("new", "x"): 10}
-    due = DueIndex([(destination, flow, 0.0) for destination, flow in counts])
+    due = DueIndex([(destination, flow, 0.5) for destination, flow in counts])
 
     order = served(due, counts, 1.0, 100, Room({"dead": 0, "busy": 3}, other=2))
 
@@ -129,3 +129,13 @@ def test_what_is_not_urgent_gets_its_part_of_small_claims() -> None:
 def test_an_urgent_flow_without_room_waits() -> None:
     index = DueIndex([("y", "plain", NOW), ("z", "urgent\t1", NOW)])
     assert [flow for _, flow in index.lanes(NOW, 4, Room({"z": 0}))] == ["plain"]
+
+
+def test_what_a_person_asks_for_is_tried_once_where_there_is_no_room() -> None:
+    due = DueIndex([("dead", "x", AT_ONCE), ("dead", "y", AT_ONCE), ("other", "x", 0.5)])
+    no_room = Room(other=0)
+    assert len(list(due.lanes(1.0, 10, no_room))) == 1
+    assert list(due.lanes(1.0, 10, no_room)) == []
+    assert len(list(due.lanes(1.0, 10, PLENTY))) == 2
+    busy = DueIndex([("busy", "x", AT_ONCE), ("busy", "y", AT_ONCE)])
+    assert len(list(busy.lanes(1.0, 10, Room({"busy": 2})))) == 2  # no more than there is

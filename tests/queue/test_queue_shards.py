@@ -88,6 +88,15 @@ def test_retry_is_now(shards: Shards, queues: list[SqliteQueue]) -> None:
     assert ids([(one.message, ()) for one in queues[1].claim(NOW + 1, NOW + 600, 9, PLENTY)]) == ["10"]
 
 
+def test_retry_probes_a_destination_that_counts_as_dead(shards: Shards, queues: list[SqliteQueue]) -> None:
+    dead = Room(other=0)
+    assert queues[1].claim(NOW + 100, NOW + 600, 9, dead) == []
+    shards.change("retry", Query(), "", NOW)
+    (claim,) = queues[1].claim(NOW + 100, NOW + 600, 9, dead)
+    queues[1].settle([all_of(claim, State.DEFERRED, LATER, NOW + 10_000)])
+    assert queues[1].claim(NOW + 100, NOW + 600, 9, dead) == []  # one probe; the others wait for what it tells
+
+
 def test_what_is_returned_does_not_wait_for_its_destination(shards: Shards, queues: list[SqliteQueue]) -> None:
     shards.change("bounce", Query(queue_ids=["00"]), "", NOW)
     (claim,) = queues[0].claim(NOW + 100, NOW + 600, 9, Room({"mx:y.example": 0}))
