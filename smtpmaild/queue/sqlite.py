@@ -368,7 +368,8 @@ class SqliteQueue:
             return False
         try:
             with self._transaction() as connection:
-                connection.execute("UPDATE recipient SET state = 1, next_attempt = 0 WHERE state = 2")
+                # Long due, but not AT_ONCE, which a person says.
+                connection.execute("UPDATE recipient SET state = 1, next_attempt = 1 WHERE state = 2")
         except BaseException:
             os.close(descriptor)
             raise
@@ -528,7 +529,7 @@ class SqliteQueue:
                 )
                 # Nobody is at work on them any more.
                 connection.execute(
-                    "UPDATE recipient SET state = 1, next_attempt = 0 WHERE message > ? AND state = 2", (base,)
+                    "UPDATE recipient SET state = 1, next_attempt = 1 WHERE message > ? AND state = 2", (base,)
                 )
             return count
         finally:
