@@ -290,7 +290,7 @@ def test_as_the_reference(tmp_path_factory: pytest.TempPathFactory, steps: list[
                 for _, held in model.held.values():
                     for r in held:
                         if r.state is State.IN_DELIVERY:
-                            held[r.number] = replace(r, state=State.DEFERRED, next_attempt=0.0)
+                            held[r.number] = replace(r, state=State.DEFERRED, next_attempt=1.0)
                 claims = []
             assert shown(queue.find(Query())) == shown(model.find(Query()))
             assert queue.usage() == model.usage()
