@@ -16,7 +16,7 @@ from smtpmaild.cli import cli
 from smtpmaild.embedding.options import SessionOptions
 
 PAGE = ROOT / "docs" / "moving.md"
-POSTFIX, AIOSMTPD, *_ = PAGE.read_text().split("\n## ")[1:]
+POSTFIX, AIOSMTPD, MAILPIT = PAGE.read_text().split("\n## ")[1:]
 
 
 def test_keys_are_keys() -> None:
@@ -41,6 +41,21 @@ def test_options_are_options() -> None:
     for name in ("authenticator", "requires_auth", "auth_in_clear", "ssl_config", "message_size", "application"):
         assert f"`{name}`" in AIOSMTPD
         assert name in SessionOptions.__slots__
+
+
+def test_flags_are_flags() -> None:
+    options = {option for parameter in cli.commands["dev"].params for option in parameter.opts}
+    cells = [row.split("|")[2] for row in MAILPIT.partition("| API ")[0].splitlines() if row.startswith("|")]
+    named = {name for cell in cells for name in re.findall(r"`(--[a-z-]+)", cell)}
+    assert named <= options
+    assert len(named) > 8
+
+
+def test_requests_are_in_the_page_of_the_api() -> None:
+    api = (ROOT / "docs" / "dev.md").read_text()
+    for row in MAILPIT.partition("| API ")[2].splitlines():
+        for path in re.findall(r"(/api/[a-z]+)", row.split("|")[-2]) if row.startswith("|") else ():
+            assert path in api
 
 
 def test_program_does_what_the_handler_did(capsys: pytest.CaptureFixture[str]) -> None:
