@@ -91,11 +91,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Who is asked at each event, in order. Never changes: setting a callback makes a new chain."""
+    """Who is asked at each event, in order. Never changes: setting a callback makes a new chain.
+
+    needs_body: somebody asked at the end of data reads the body.
+    """
 
     by_event: Mapping[Event, tuple[Step, ...]]
     log: Log
     metrics: Metrics = field(default_factory=Metrics)
+    needs_body: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs_body", any(step.needs_body for step in self.steps(Event.DATA)))
 
     @classmethod
     def compile(
@@ -123,11 +130,6 @@ class Chain:
     def listens(self, event: Event) -> bool:
         """True if anybody is asked at this event."""
         return event in self.by_event
-
-    @property
-    def needs_body(self) -> bool:
-        """True if somebody asked at the end of data reads the body."""
-        return any(step.needs_body for step in self.steps(Event.DATA))
 
     def with_step(self, event: Event, step: Step) -> Chain:
         """A chain with this step: in the place of the one of the same name, or else as the last of its event."""
