@@ -49,6 +49,9 @@ from smtpmaild.policy.builtin import build_policies
 from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.policy.messages_per_session import MessagesPerSessionOptions
 from smtpmaild.premises import build_attendant
+from smtpmaild.privacy.keys import Keys
+from smtpmaild.privacy.log import Private
+from smtpmaild.privacy.pseudonyms import Pseudonyms
 from smtpmaild.queue.dsn import Reports
 from smtpmaild.queue.schedule import Schedule
 from smtpmaild.queue.shards import Shards
@@ -106,13 +109,16 @@ def build(
     log: Log,
     metrics: Metrics | None = None,
     history: History | None = None,
+    pseudonyms: Pseudonyms | None = None,
     *,
     is_trial: bool = False,
 ) -> App:
     """All rooms of a configuration. metrics: those of before, when a configuration is reloaded.  history: what keeps
-    the facts that are told to the log.  is_trial: nobody will connect, so no certificate is loaded."""
+    the facts that are told to the log.  pseudonyms: what takes the names out of them before.  is_trial: nobody will
+    connect, so no certificate is loaded."""
     metrics = metrics or Metrics()
     log = log if history is None else Recorder(log, history)
+    log = log if pseudonyms is None else Private(log, pseudonyms)
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
@@ -191,6 +197,20 @@ def build_history(config: Config, log: Log, before: History | None = None) -> Hi
         return None
     settings = Settings(config.history.path, config.history.keep, config.history.size)
     return before if before is not None and before.settings == settings else History(settings, log)
+
+
+def build_pseudonyms(config: Config, log: Log) -> Pseudonyms | None:
+    """What takes the names out of facts, where the configuration wants it."""
+    path = config.logging.privacy_file
+    if not config.logging.privacy:
+        return None
+    stores = (options.path for options in config.deliver_to.values() if not isinstance(options, DiscardOptions))
+    words = {step for template in stores for step in template.split("/")} | {*config.local_domains, "new", "cur", "tmp"}
+
+    def tell(cause: str) -> None:
+        log.error("privacy_key_unavailable", path=path, cause=cause, then="each process has a key of its own")
+
+    return Pseudonyms(Keys(path, tell).today, words)
 
 
 def _stores(sinks: Mapping[str, Sink], listener: ListenerConfig) -> Mapping[str, Sink]:
@@ -497,7 +517,7 @@ def plan(
     allow_root: as the key of the config, from the command line.  before, chart: of the plan that this one follows.
     """
     history = build_history(config, log, before)
-    app = build(config, log, metrics, history)
+    app = build(config, log, metrics, history, build_pseudonyms(config, log))
     chart = chart or (Ledger() if config.status is not None else None)
     path = config.document.path if config.document else ""
 

@@ -84,6 +84,7 @@ def attempt(queue_id: str, name: str = "delivered", *, at: float = NOW, attempts
     """What the runner says of an attempt."""
     facts = {
         "queue_id": queue_id,
+        "sender": "alice@sender.example",
         "recipient": "carol@remote.example",
         "route": "relay:smarthost",
         "destination": "relay:smarthost",

@@ -122,6 +122,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         + ("server.connection", "server.stream_session", "server.streams", "idn", "auth"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
+    # what names nobody: before the log, and so before all that is made of it
+    "privacy": Allowed(ours=("facts",)),
     # what happened: a thread and a file; told by the log, asked by commands and pages
     "history": Allowed(ours=("facts",), banned=LOOP_AND_SOCKETS - {"asyncio"}),
     # `smtpmaild try`: a session without a network, through stores that store nothing
@@ -200,13 +202,34 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
         + ("auth.*", "dialogue", "service", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
-        + ("delivery.*", "queue.*", "resolver", "sendmail.*", "history.*", "premises", "rehearsal", "trial"),
+        + (
+            "delivery.*",
+            "queue.*",
+            "resolver",
+            "sendmail.*",
+            "history.*",
+            "privacy.*",
+            "premises",
+            "rehearsal",
+            "trial",
+        ),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
-        + ("trial", "history.*", "rehearsal", "audit.*", "forecast", "queue.*", "idn", "sendmail.*", "control.*")
+        + (
+            "trial",
+            "history.*",
+            "privacy.*",
+            "rehearsal",
+            "audit.*",
+            "forecast",
+            "queue.*",
+            "idn",
+            "sendmail.*",
+            "control.*",
+        )
         + ("dev.*", "tls.settings", "web.presence"),
         others=("click",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,

@@ -74,7 +74,7 @@ def _one_session(config: Config, log: Log, listener: str | None, allow_root: boo
     from smtpmaild.server import privileges
     from smtpmaild.server.stream_session import serve_standard_io
 
-    built = app.build(config, log, history=app.build_history(config, log))
+    built = app.build(config, log, history=app.build_history(config, log), pseudonyms=app.build_pseudonyms(config, log))
     name = listener or config.listeners[0].name
     if name not in built.doors:
         raise click.BadParameter(

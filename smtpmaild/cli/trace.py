@@ -69,7 +69,8 @@ def _tell_lives(reading: Reading, config: Config, wanted: str, limit: int, as_js
     """Print them; the names that belong to them."""
     from smtpmaild.history.lives import lives, names_for
 
-    found = lives(reading, wanted, limit + 1)
+    also = _pseudonyms(config, wanted)
+    found = lives(reading, wanted, limit + 1, also)
     if not found and must_be:
         _fail(EX_NOINPUT, _nothing(reading, config, wanted))
     for number, life in enumerate(found[:limit]):
@@ -80,7 +81,26 @@ def _tell_lives(reading: Reading, config: Config, wanted: str, limit: int, as_js
             _print_story(life)
     if len(found) > limit:
         click.echo(f"\nThere is more: these are the newest {limit}; --limit shows others.", err=True)
-    return {name.lower() for name in names_for(wanted)}.union(*(_ids_of(life) for life in found[:limit]))
+    return {name.lower() for name in (*names_for(wanted), *also)}.union(*(_ids_of(life) for life in found[:limit]))
+
+
+def _pseudonyms(config: Config, wanted: str) -> set[str]:
+    """What somebody is called today, where the history names nobody."""
+    if not config.logging.privacy:
+        return set()
+    from smtpmaild.privacy.keys import read
+    from smtpmaild.privacy.pseudonyms import Pseudonyms
+
+    day = int(time.time()) // 86400
+    try:
+        key = read(config.logging.privacy_file, day)
+    except (OSError, ValueError) as error:
+        click.echo(f"Only pseudonyms and ids can be found: {error}", err=True)
+        return set()
+    if key is None:
+        return set()
+    known, inner = Pseudonyms(lambda: (day, key)), wanted.strip().removeprefix("<").removesuffix(">")
+    return {known.name(inner), known.name(f"<{inner}>"), known.ip(inner), known.host(inner)} - {wanted}
 
 
 def _ids_of(life: Life) -> set[str]:

@@ -20,6 +20,7 @@ from smtpmaild.config.limits import Limits, Timeouts
 from smtpmaild.config.listeners import Listener
 from smtpmaild.config.mistakes import Mistake
 from smtpmaild.config.names import HostName, MailAddress, host_name
+from smtpmaild.config.paths import ConfigPath
 from smtpmaild.config.policies import Policies
 from smtpmaild.config.queue import Queue
 from smtpmaild.config.relays import Relay
@@ -62,6 +63,13 @@ class Logging(Section):
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least important level shown.")
     format: Literal["auto", "console", "json", "logfmt"] = Field(
         "auto", description="console for people, json or logfmt for programs; auto: console on a terminal, else json."
+    )
+    privacy: StrictBool = Field(
+        False,
+        description="Local parts, IP addresses and users are pseudonyms in the log and the history, others each day.",
+    )
+    privacy_file: ConfigPath = Field(
+        "var/privacy.key", validate_default=True, description="The key of the day, which all workers share."
     )
 
 

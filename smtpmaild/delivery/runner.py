@@ -338,6 +338,7 @@ class Runner:
         self._log.info(
             _EVENTS[after.state],
             queue_id=message.queue_id,
+            sender=message.reverse_path.text,
             recipient=after.address.text,
             route=after.route,
             destination=claim.destination,

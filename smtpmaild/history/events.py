@@ -23,7 +23,7 @@ VERSION = 1
 _MESSAGE = (
     "session_id", "queue_id", "listener", "peer", "helo", "reverse_path", "size", "reply", "decided_by", "seconds",
 )  # fmt: skip
-_DELIVERY = ("queue_id", "recipient", "route", "destination", "remote", "reply", "attempts", "age")
+_DELIVERY = ("queue_id", "sender", "recipient", "route", "destination", "remote", "reply", "attempts", "age")
 _SESSION = (
     "session_id", "listener", "peer", "helo", "messages", "refused_recipients", "refusals", "reason", "seconds",
 )  # fmt: skip
@@ -76,7 +76,7 @@ KEPT: Mapping[str, tuple[str, ...]] = MappingProxyType(
 #: Told with a message, and in its trace already: who gets it, and by which rule.
 _IN_TRACE = frozenset(("recipients", "rules"))
 #: Facts that cannot be written down: a traceback is for the log.
-_FOR_THE_LOG = frozenset(("exc_info",))
+_FOR_THE_LOG = frozenset(("exc_info", "exception"))
 MESSAGES = frozenset(("message_accepted", "message_deferred", "message_refused"))
 ATTEMPTS = frozenset(("delivered", "deferred", "bounced", "expired"))
 

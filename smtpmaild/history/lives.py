@@ -32,10 +32,11 @@ class Life:
     events: tuple[Event, ...]
 
 
-def lives(reading: Reading, wanted: str, limit: int) -> list[Life]:
-    """What is known of whatever is wanted, the newest life first; at most so many."""
+def lives(reading: Reading, wanted: str, limit: int, also: Collection[str] = ()) -> list[Life]:
+    """What is known of whatever is wanted, the newest life first; at most so many. also: other names of it."""
     anchors: dict[tuple[str, str], Event] = {}
-    names, network = {name.lower() for name in names_for(wanted)}, _network_of(wanted)
+    names, network = {name.lower() for name in (*names_for(wanted), *also)}, _network_of(wanted)
+    network = None if also else network  # an address by another name
     by_session = network is not None
     found = reading.named(*names) if network is None else _of_network(reading, network)
     for event in found if names or network else ():

@@ -104,7 +104,7 @@ NAMED: Mapping[str, tuple[Told, set[str]]] = {
         session(id_of(0), peer="[2001:db8::1]:25", refusals=[refusal("No@local.example")], user="ann"),
         {id_of(0).lower(), "2001:db8::1", "no@local.example", "alice@sender.example", "ann"},
     ),
-    "attempt": (attempt(id_of(1)), {id_of(1).lower(), "carol@remote.example"}),
+    "attempt": (attempt(id_of(1)), {id_of(1).lower(), "alice@sender.example", "carol@remote.example"}),
     "report": (
         (NOW, "report_made", {"queue_id": id_of(2), "about": id_of(1), "action": "failed"}, None),
         {id_of(1).lower(), id_of(2).lower()},

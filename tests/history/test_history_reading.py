@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> str:
         (id_of(1), [4, 3, 1]),
         (id_of(1).lower(), [4, 3, 1]),
         (id_of(0), [2, 1]),
-        ("ALICE@sender.example", [2, 1]),
+        ("ALICE@sender.example", [4, 3, 2, 1]),
         ("nobody@local.example", [2]),
         ("<one@x>", [1]),
         ("192.0.2.1", [2, 1]),
