@@ -156,7 +156,7 @@ def live(day: Day, port: int) -> None:
         rcpt=["NOTIFY=SUCCESS,FAILURE", "ORCPT=rfc822;davefar@far.example"],
     )  # fmt: skip
     hostile = (
-        f"Subject: {HOSTILE}\r\n".encode() + b"X: " + b"a" * 900 + (b"\r\n " + b"a" * 900) * 1100 + b"\r\n\r\nx\r\n"
+        f"Subject: {HOSTILE}\r\n".encode() + b"X: " + b"a" * 900 + (b"\r\n " + b"a" * 900) * 1300 + b"\r\n\r\nx\r\n"
     )
     day.send(port, "mallory@evil.example", "boblocal@local.example", hostile, "hostile")
     day.send(port, "mallory@evil.example", "boblocal@local.example", b"bare \n line feed\r\n")
