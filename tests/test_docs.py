@@ -70,8 +70,10 @@ def with_files(text: str, folder: Path) -> str:
         (folder / name).chmod(0o600)
     for name in re.findall(r"report_words_file: (\S+)", text):
         (folder / name).write_text(next(block.text for block in BLOCKS if block.text.startswith("[failed]")))
-    for name in re.findall(r"(?:password|secret|passphrase|token)_file: \"?([^\s,}\"]+)", text):
+    for name in re.findall(r"(?:password|secret|passphrase)_file: \"?([^\s,}\"]+)", text):
         (folder / name).write_text("secret\n")
+    for name in re.findall(r"token_file: \"?([^\s,}\"]+)", text):
+        (folder / name).write_text("a-secret-of-a-test\n")
     for certificate, key, is_locked in CERTIFICATE.findall(text):
         pair = issue(folder, stem="of-the-test", passphrase="secret" if is_locked else "")
         (folder / certificate).write_bytes(pair.certificate.read_bytes())
