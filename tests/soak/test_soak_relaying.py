@@ -26,8 +26,9 @@ pytestmark = pytest.mark.soak
 _CONFIG = """\
 hostname: mx.example.com
 listeners: [{{name: mx, listen: ["127.0.0.1:0"]}}]
-relay_rules: [{{name: on, to_domains: [far.example], relay: "127.0.0.1:{port}"}}]
-queue: {{path: "{root}/queue", retry_first: 100ms, retry_longest: 1s}}
+relay_rules: [{{name: on, to_domains: [far.example], relay: hop}}]
+relays: {{hop: {{host: 127.0.0.1, port: {port}}}}}
+queue: {{path: "{disk}/queue", retry_first: 100ms, retry_longest: 1s, min_free: {min_free}}}
 limits: {{connections_per_ip: 0}}
 timeouts: {{drain: 5s}}
 logging: {{level: info, format: json}}
@@ -117,9 +118,12 @@ class FlakyHop:
 
 
 class RelayDaemon(RealDaemon):
-    def __init__(self, root: Path, port: int, workers: int) -> None:
+    def __init__(
+        self, root: Path, port: int, workers: int, *, disk: Path | None = None, min_free: str = "100 MB"
+    ) -> None:
         super().__init__(root, workers=workers)
-        self._config.write_text(_CONFIG.format(root=root, port=port, workers=workers))
+        text = _CONFIG.format(root=root, disk=disk or root, port=port, workers=workers, min_free=min_free)
+        self._config.write_text(text)
 
 
 def message_of(number: int) -> bytes:
