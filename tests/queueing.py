@@ -174,6 +174,9 @@ class MemoryQueue:
     def usage(self) -> Usage:
         return Usage(len(self.held), sum(message.body.size for message, _ in self.held.values()))
 
+    def whole_usage(self) -> Usage:
+        return self.usage()
+
 
 def _matches(query: Query, message: QueuedMessage, one: QueuedRecipient) -> bool:
     below, relay = query.below.lower(), query.relay

@@ -79,6 +79,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
             "metrics",
             "facts",
             "auth",
+            "auth.salted",
             "auth.saslprep",
             "resolver",
         ),

@@ -19,6 +19,7 @@ import re
 from dataclasses import dataclass, field
 
 from smtpmaild.auth import ChannelBinding
+from smtpmaild.auth.salted import derive
 from smtpmaild.auth.saslprep import prepare_bytes
 
 SCRAM = "SCRAM-SHA-256"
@@ -73,9 +74,8 @@ class ScramKeys:
     @classmethod
     def of_password(cls, password: str, salt: bytes, iterations: int = ITERATIONS) -> ScramKeys:
         """Takes the time that guessing shall take."""
-        salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
-        client_key = _hmac(salted, b"Client Key")
-        return cls(iterations, salt, hashlib.sha256(client_key).digest(), _hmac(salted, b"Server Key"))
+        keys = derive(password.encode(), salt, iterations)
+        return cls(iterations, salt, keys.stored_key, keys.server_key)
 
     @classmethod
     def parse(cls, text: str) -> ScramKeys:

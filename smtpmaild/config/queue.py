@@ -63,7 +63,7 @@ class Queue(Section):
         description="The same to one destination: a relay, or a domain where MX decides. It begins with 2.",
     )
     max_messages: Whole = Field(
-        0, ge=0, description="With so many in the queue of a worker no more are taken (452); 0: no limit."
+        0, ge=0, description="With so many in the queue, of all workers, no more are taken (452); 0: no limit."
     )
     max_size: Size = Field(0, description="The same for the bytes of all messages; 0: no limit.")
     min_free: Size = Field(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import re
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
+from smtpmaild.auth.salted import derive
 from smtpmaild.auth.saslprep import prepare
 
 #: More than any server asks of its clients; who asks for more wants us to calculate, not to sign in.
@@ -107,13 +107,12 @@ class ScramSha256:
         iterations = int(match[3])
         if not FEWEST_ITERATIONS <= iterations <= MOST_ITERATIONS:
             raise SaslError(f"the server asks for {iterations} iterations")
-        salted = hashlib.pbkdf2_hmac("sha256", self._password, _decoded(match[2]), iterations)
-        client_key = hmac.digest(salted, b"Client Key", "sha256")
+        keys = derive(self._password, _decoded(match[2]), iterations)
         without_proof = f"c=biws,r={match[1]}"
         signed = f"{self._first_bare},{first},{without_proof}".encode()
-        signature = hmac.digest(hashlib.sha256(client_key).digest(), signed, "sha256")
-        proof = bytes(ours ^ theirs for ours, theirs in zip(client_key, signature, strict=True))
-        self._signature = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
+        signature = hmac.digest(keys.stored_key, signed, "sha256")
+        proof = bytes(ours ^ theirs for ours, theirs in zip(keys.client_key, signature, strict=True))
+        self._signature = hmac.digest(keys.server_key, signed, "sha256")
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
 
     def _verify(self, final: str) -> bytes:

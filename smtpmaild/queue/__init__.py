@@ -273,5 +273,9 @@ class QueueStore(Protocol):
         ...
 
     def usage(self) -> Usage:
-        """How much there is, nearly: other processes may have changed it a moment ago. Does not block."""
+        """How much there is for us, nearly: other processes may have changed it a moment ago. Does not block."""
+        ...
+
+    def whole_usage(self) -> Usage:
+        """The same of all workers together."""
         ...

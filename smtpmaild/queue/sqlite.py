@@ -152,6 +152,7 @@ _SETTLE = (
     "attempted_at = coalesce(?, attempted_at), code = coalesce(?, code), enhanced = coalesce(?, enhanced), "
     "text = coalesce(?, text), remote = coalesce(?, remote) WHERE message = ? AND number = ?"
 )
+_COUNT = "SELECT count(*), coalesce(sum(size), 0) FROM message"
 _RETURN = "UPDATE recipient SET destination = ? WHERE message = ? AND number = ?"
 _LANES = "SELECT destination, flow, min(next_attempt) FROM recipient WHERE state <= 2 GROUP BY destination, flow"
 _OLD = (
@@ -322,6 +323,16 @@ class SqliteQueue:
         """How much there is, exactly. Reads the file as find() does."""
         with _os_errors(self.path), closing(_connect(self.path)) as connection:
             return Usage(*connection.execute(_COUNT).fetchone())
+
+    def whole_usage(self) -> Usage:
+        """See QueueStore."""
+        usage = self._usage
+        for number, path in files.shards(self.directory):
+            if number != self._number:
+                with _os_errors(path), closing(_connect(path)) as connection:
+                    messages, size = connection.execute(_COUNT).fetchone()
+                usage = Usage(usage.messages + messages, usage.size + size)
+        return usage
 
     # Transactions
 

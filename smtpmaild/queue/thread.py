@@ -312,9 +312,15 @@ class QueueThread:
             self._log.warning(event, messages=usage.messages, size=usage.size, reply=reply)
 
     def _find_trouble(self) -> Reply | None:
-        limits, usage = self._limits, self._store.usage()
-        if (limits.messages and usage.messages >= limits.messages) or (limits.size and usage.size >= limits.size):
-            return QUEUE_FULL
+        limits = self._limits
+        if limits.messages or limits.size:
+            try:
+                usage = self._store.whole_usage()
+            except OSError as error:  # what another worker has cannot be read now
+                self._log.warning("queue_failed", verb="usage", cause=str(error))
+                usage = self._store.usage()
+            if (limits.messages and usage.messages >= limits.messages) or (limits.size and usage.size >= limits.size):
+                return QUEUE_FULL
         if limits.free:
             try:
                 disk = os.statvfs(limits.directory)

@@ -702,3 +702,16 @@ def _check_after_crash(place: Path, said: list[str]) -> None:
     assert queue.usage() == Usage(0, 0)
     assert list(queue.find(Query())) == []
     queue.close()
+
+
+def test_whole_queue_is_what_all_workers_have(tmp_path: Path) -> None:
+    first, second = make(tmp_path), make(tmp_path, number=1, workers=2)
+    first.put([entry(body=b"12345")])
+    second.put([entry(body=b"123"), entry(body=b"12")])
+    assert (first.usage(), second.usage()) == (Usage(1, 5), Usage(2, 5))
+    assert first.whole_usage() == second.whole_usage() == Usage(3, 10)
+    second.close()
+    (tmp_path / "queue-1.sqlite").write_bytes(b"none" * 1000)
+    with pytest.raises(OSError, match="queue-1"):
+        first.whole_usage()
+    first.close()

@@ -13,7 +13,7 @@ import pytest
 from queueing import NO, NOW, MemoryQueue, all_of, entry
 from receiving import RecordingLog
 
-from smtpmaild.queue import Claim, Entry, Room, Settlement, State, thread
+from smtpmaild.queue import Claim, Entry, Room, Settlement, State, Usage, thread
 from smtpmaild.queue.thread import NO_ROOM, QUEUE_FULL, Limits, QueueThread
 from smtpmaild.smtp.reply import Reply
 
@@ -298,3 +298,19 @@ def test_report_that_is_a_mistake_of_ours_is_logged_once(house: House) -> None:
     house.hear()
     assert house.answers == [None]
     assert str(house.log.only("report_failed")["exc_info"]) == "broken"
+
+
+def test_others_that_cannot_be_counted_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: MemoryQueue) -> Usage:
+        raise OSError(errno.EIO, "disk")
+
+    monkeypatch.setattr(MemoryQueue, "whole_usage", broken)
+    house = House(messages=1)
+    assert trouble(house) is None
+    house.put()
+    house.settled()
+    house.now = 2.0
+    claim_all(house)
+    claim_all(house)
+    assert trouble(house) == QUEUE_FULL
+    house.stop()
