@@ -89,6 +89,16 @@ class Browser:
         found = self._ask("POST", "/element", {"using": "css selector", "value": selector})[_ELEMENT]
         self._ask("POST", f"/element/{found}/click", {})
 
+    @contextlib.contextmanager
+    def within(self, selector: str) -> Iterator[None]:
+        """Look at the document of a frame, until the block ends."""
+        found = self._ask("POST", "/element", {"using": "css selector", "value": selector})
+        self._ask("POST", "/frame", {"id": found})
+        try:
+            yield
+        finally:
+            self._ask("POST", "/frame", {"id": None})
+
     def keys(self, *keys: str) -> None:
         """Press these, wherever the focus is."""
         pressed = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]

@@ -69,7 +69,14 @@ function html(message) {
   return view;
 }
 
-const text = (message) => [make("pre", { class: "prose", dir: "auto" }, ...visible(message.text, 500000))];
+// A word of a megabyte keeps a browser busy for seconds, unless it may break it anywhere at once.
+function pre(words, kind) {
+  const isDense = /\S{1000}/.test(words);
+  return make("pre", { class: `${kind} ${isDense ? "dense" : ""}`.trim(), dir: "auto" }, ...visible(words, SHOWN));
+}
+
+const SHOWN = 200000;
+const text = (message) => [pre(message.text, "prose")];
 
 function table(rows) {
   return [make("table", {}, make("tbody", {}, ...rows.map(([name, value]) => make(
@@ -99,9 +106,9 @@ async function raw(message) {
   const answer = await api.raw(message.id);
   const octets = Number(answer.headers.get("x-octets"));
   const shown = await answer.text();
-  const note = octets > shown.length * 1.5 || octets > 1048576
+  const note = shown.length > SHOWN || octets > 1048576
     ? make("div", { class: "notice" }, "This is the beginning; the download has all of it.") : null;
-  return [note, make("pre", {}, ...visible(shown, 1048576))].filter(Boolean);
+  return [note, pre(shown, "octets")].filter(Boolean);
 }
 
 const VIEWS = { html: ["HTML", html], text: ["Text", text], headers: ["Headers", headers], envelope: ["Envelope", envelope], raw: ["Raw", raw] };
