@@ -124,6 +124,7 @@ class House:
         self._drain_pulses = drain_pulses
         self._clock = clock
         self._pulses: dict[int, Pulse] = {}
+        self._has_news = False
         self._watchers = _Watchers()
         self._reloads: dict[int, Reload] = {}
         self._numbers = itertools.count(1)
@@ -131,12 +132,16 @@ class House:
     # What comes in
 
     def hear_pulse(self, data: bytes) -> None:
-        """A datagram of a worker. What is none, or of nobody who works here, is passed over."""
+        """A datagram of a worker. What is none, or of nobody who works here, is passed over.
+
+        Until the supervisor has said who works here, everybody may: the last pulse of a worker that a reload has ended
+        often comes before, and what it counted would be lost.
+        """
         try:
             pulse = Pulse.from_bytes(data)
         except (ValueError, TypeError):
             return
-        if any(post.worker == pulse.worker for post in self.state.posts):
+        if not self._has_news or any(post.worker == pulse.worker for post in self.state.posts):
             self._pulses[pulse.worker] = pulse
             self._sums.note(pulse.worker, pulse.counters)
 
@@ -146,6 +151,7 @@ class House:
         if "state" in news:
             # What an ended worker said last must be counted before it is counted as ended.
             self._drain_pulses()
+            self._has_news = True
             self.state = _to_state(news["state"])
             living = {post.worker for post in self.state.posts}
             self._sums.keep_only(living)

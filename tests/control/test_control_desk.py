@@ -14,7 +14,9 @@ from receiving import RecordingLog
 from smtpmaild.control.desk import Store
 from smtpmaild.control.rates import Rates
 from smtpmaild.queue.shards import Who
-from smtpmaild.server.house import Reload
+from smtpmaild.server.house import House, Reload, State, state_news
+from smtpmaild.server.pulse import Pulse
+from smtpmaild.server.sums import Ledger, Sums
 
 ROOT = Who("root", 0)
 
@@ -194,3 +196,18 @@ def test_drain_is_told_as_it_goes_on() -> None:
         assert rows[:-1] in ([], [{"workers": 1, "sessions": 4}])  # both changes may come before the first look
 
     asyncio.run(work())
+
+
+def test_last_pulse_that_came_before_the_news_is_counted() -> None:
+    ledger = Ledger(page_size=10_000)
+    before = House(lambda _: None, Sums(ledger))
+    before.hear_news(state_news(State(posts=[post(1)])))
+    before.hear_pulse(Pulse(1, 101, NOW, NOW, counters={"messages_accepted": 2}).to_bytes())
+    before.save()
+    # The worker has ended, and so has the attendant; the next one reads what the worker said last.
+    after = House(lambda _: None, Sums(ledger))
+    after.hear_pulse(Pulse(1, 101, NOW, NOW + 1, counters={"messages_accepted": 3}).to_bytes())
+    after.hear_news(state_news(State(posts=[post(2)])))
+    assert after.numbers() == {"messages_accepted": 3}
+    after.hear_pulse(Pulse(7, 107, NOW, NOW + 1, counters={"messages_accepted": 100}).to_bytes())
+    assert after.numbers() == {"messages_accepted": 3}
