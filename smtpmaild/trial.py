@@ -127,10 +127,14 @@ async def run(service: Service, question: Question, notes: Notes, missed: Missed
 
     notes: the log that the service was built with.  missed: asked for each recipient that was refused.
     """
+    return await _Trial(dry(service, question.user), question, notes, missed).run()
+
+
+def dry(service: Service, user: str) -> Service:
+    """A service that stores nothing, looks nothing up, and takes whoever signs in for this user."""
     sinks: Mapping[str, Sink] = {name: _DrySink(sink) for name, sink in service.sinks.items()}
-    authenticator = service.authenticator and _Doorkeeper(service.authenticator, question.user)
-    service = replace(service, sinks=sinks, client_names=None, authenticator=authenticator)
-    return await _Trial(service, question, notes, missed).run()
+    authenticator = service.authenticator and _Doorkeeper(service.authenticator, user)
+    return replace(service, sinks=sinks, client_names=None, authenticator=authenticator)
 
 
 class _Trial:

@@ -141,6 +141,10 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "audit": Allowed(
         ours=("config.*", "envelope", "rehearsal", "routing", "smtp.*", "trial"), banned=LOOP_AND_SOCKETS - {"asyncio"}
     ),
+    # sessions as text: read, written, played
+    "transcripts": Allowed(
+        ours=("dialogue", "envelope", "service", "smtp.*", "trial"), banned=LOOP_AND_SOCKETS - {"asyncio", "ssl"}
+    ),
     # what another configuration would have said to the mail on record
     "forecast": Allowed(
         ours=("config.listeners", "envelope", "history", "history.events", "rehearsal", "trial"),
@@ -224,6 +228,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
             "history.*",
             "privacy.*",
             "rehearsal",
+            "transcripts.*",
             "audit.*",
             "forecast",
             "queue.*",

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from transcripts import (
     FOLDER,
     WAYS,
-    Say,
     Transcript,
     compare,
     play_byte_by_byte,
@@ -23,6 +22,7 @@ from transcripts import (
 
 from smtpmaild.smtp.extension import EXTENSIONS, XCLIENT, XFORWARD, ServerOptions
 from smtpmaild.smtp.reply import Reply
+from smtpmaild.transcripts import Say
 
 FILES = sorted(FOLDER.glob("*.smtp"))
 VERDICTS = [

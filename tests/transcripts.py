@@ -1,12 +1,8 @@
-r"""Protocol tests as dialogues: reads tests/transcripts/*.smtp and plays each of them in all ways.
+r"""Protocol tests as dialogues: the transcripts in tests/transcripts, played in all ways.
 
-    # a comment: what this shows, and which paragraph of which RFC wants it
+The format is that of smtpmaild/transcripts. What these files say besides:
+
     @config size=1000 disable=CHUNKING,HELP    options of the listener, see CONFIG; lmtp makes it one of LMTP
-    C: EHLO client.example                     the client says this line and CRLF
-    C~ b"x\n.\r\n"                             the client sends exactly these octets
-    S: 250 2.1.0 *                             the server's next line; `*` stands for anything
-    S... 250 *                                 lines are skipped up to the next one like this
-    S.                                         the server has closed the connection; without this it has not
     @sink message b"..."                       a message was stored, these octets behind our Received field
     @sink 2 messages                           or only how many
     @sink empty                                nothing was stored
@@ -19,7 +15,6 @@ routing, receiver and chain.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import re
 import shlex
@@ -47,31 +42,14 @@ from smtpmaild.sink import Outcome, Post
 from smtpmaild.smtp.address import Address, no_idna
 from smtpmaild.smtp.extension import ETRN, EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import MESSAGE_ACCEPTED, Reply
+from smtpmaild.transcripts import Expect, Say
+from smtpmaild.transcripts.reading import octets, read
 
 FOLDER = Path(__file__).parent / "transcripts"
 _PATIENCE = 10.0  # seconds that a client on a socket waits for what is to come
 
 
 # Reading
-
-
-@dataclass(frozen=True)
-class Say:
-    """The client sends this."""
-
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Expect:
-    """The server's next line is like this; skips: lines before it do not matter."""
-
-    where: str
-    pattern: str
-    skips: bool
-
-    def matches(self, line: str) -> bool:
-        return re.fullmatch(".*".join(map(re.escape, self.pattern.split("*"))), line) is not None
 
 
 @dataclass
@@ -121,17 +99,14 @@ STAGES = ("connect", "helo", "mail", "rcpt", "data", "part", "message")
 
 def read_transcript(path: Path) -> Transcript:
     """Raises ValueError with file and line for what is not of the format."""
+    found = read(path.read_text(), path.name)
     transcript = Transcript(path.stem, ServerOptions("mx.local.example", to_ascii=to_ascii))
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        where = f"{path.name}:{number}"
-        word, _, rest = line.partition(" ")
-        if not line or line.startswith("#"):
-            continue
-        if transcript.is_closed and word[0] in "CS":
-            raise ValueError(f"{where}: the connection is closed already")
-        if word not in _READERS:
-            raise ValueError(f"{where}: not a line of a transcript: {line}")
-        _READERS[word](transcript, rest, where)
+    transcript.steps = [step for step in found.steps if isinstance(step, Say | Expect)]
+    transcript.is_closed = found.is_closed
+    for line in found.others:
+        if line.word not in _READERS:
+            raise ValueError(f"{line.where}: not a line of a transcript: {line.word} {line.rest}")
+        _READERS[line.word](transcript, line.rest, line.where)
     if transcript.messages is None:
         raise ValueError(f"{path.name}: no @sink line says what is stored")
     return transcript
@@ -158,42 +133,10 @@ def _read_config(transcript: Transcript, rest: str, where: str) -> None:
             raise ValueError(f"{where}: no such option: {name}")
 
 
-def _read_line(transcript: Transcript, rest: str, where: str) -> None:
-    transcript.steps.append(Say(rest.encode() + b"\r\n"))
-
-
-def _read_octets(transcript: Transcript, rest: str, where: str) -> None:
-    transcript.steps.append(Say(_octets(rest, where)))
-
-
-def _octets(text: str, where: str) -> bytes:
-    """A bytes literal, or several joined by `+` and repeated by `*`: b"x" * 998 + b"\r\n"."""
-    octets = b""
-    for term in text.split(" + "):
-        literal, _, times = term.partition(" * ")
-        value = ast.literal_eval(literal)
-        if not isinstance(value, bytes):
-            raise ValueError(f"{where}: not a bytes literal: {literal}")
-        octets += value * int(times or 1)
-    return octets
-
-
-def _read_expected(transcript: Transcript, rest: str, where: str) -> None:
-    transcript.steps.append(Expect(where, rest, skips=False))
-
-
-def _read_skipping(transcript: Transcript, rest: str, where: str) -> None:
-    transcript.steps.append(Expect(where, rest, skips=True))
-
-
-def _read_closed(transcript: Transcript, rest: str, where: str) -> None:
-    transcript.is_closed = True
-
-
 def _read_sink(transcript: Transcript, rest: str, where: str) -> None:
     if rest.startswith("message "):
         before = transcript.messages
-        literal = _octets(rest.removeprefix("message "), where)
+        literal = octets(rest.removeprefix("message "), where)
         transcript.messages = [*(before if isinstance(before, list) else []), literal]
     elif match := re.fullmatch(r"(\d+) messages?|empty", rest):
         transcript.messages = int(match[1] or 0)
@@ -210,11 +153,6 @@ _READERS: Mapping[str, Callable[[Transcript, str, str], None]] = {
     "@config": _read_config,
     "@sink": _read_sink,
     "@envelope": _read_envelope,
-    "C:": _read_line,
-    "C~": _read_octets,
-    "S:": _read_expected,
-    "S...": _read_skipping,
-    "S.": _read_closed,
 }
 
 

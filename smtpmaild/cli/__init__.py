@@ -20,6 +20,7 @@ from smtpmaild.cli.drain import drain
 from smtpmaild.cli.healthcheck import healthcheck
 from smtpmaild.cli.queue import queue
 from smtpmaild.cli.reload import reload_
+from smtpmaild.cli.replay import replay
 from smtpmaild.cli.schema import schema
 from smtpmaild.cli.sendmail import NAMES, sendmail
 from smtpmaild.cli.serve import serve
@@ -76,6 +77,7 @@ for command in (
     healthcheck,
     queue,
     reload_,
+    replay,
     schema,
     sendmail,
     status,

@@ -29,8 +29,8 @@ deliver_to:
   mail: {type: maildir, path: "/dev/null/{domain}/{mailbox}"}
 """
 COMMANDS = (
-    "audit", "check", "completion", "dev", "drain", "healthcheck", "queue", "reload", "schema", "sendmail", "status",
-    "trace", "try", "user", "version",
+    "audit", "check", "completion", "dev", "drain", "healthcheck", "queue", "reload", "replay", "schema",
+    "sendmail", "status", "trace", "try", "user", "version",
 )  # fmt: skip
 
 

@@ -1,0 +1,104 @@
+"""Reads the text of a transcript."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+
+from smtpmaild.transcripts import Directive, Expect, Instead, Mark, Say, Transcript
+
+#: How a client on a Unix socket is written.
+LOCAL = "local"
+
+
+def read(text: str, name: str) -> Transcript:
+    """Raises ValueError, with the name and the line, for what is not of the format."""
+    transcript = Transcript(name)
+    for number, line in enumerate(text.splitlines(), 1):
+        where = f"{name}:{number}"
+        word, _, rest = line.partition(" ")
+        if not line or line.startswith("#"):
+            continue
+        if transcript.is_closed and word[0] in "CS":
+            raise ValueError(f"{where}: the connection is closed already")
+        if word in _READERS:
+            _READERS[word](transcript, rest, where)
+        elif word.startswith("@"):
+            transcript.others.append(Directive(where, word, rest))
+        else:
+            raise ValueError(f"{where}: not a line of a transcript: {line}")
+    return transcript
+
+
+def octets(text: str, where: str) -> bytes:
+    """A bytes literal, or several joined by `+` and repeated by `*`: b"x" * 998 + b"\\r\\n"."""
+    found = b""
+    for term in text.split(" + "):
+        literal, _, times = term.partition(" * ")
+        try:
+            value = ast.literal_eval(literal)
+        except (SyntaxError, ValueError):
+            value = None
+        if not isinstance(value, bytes):
+            raise ValueError(f"{where}: not a bytes literal: {literal}")
+        found += value * int(times or 1)
+    return found
+
+
+def _line(transcript: Transcript, rest: str, where: str) -> None:
+    transcript.steps.append(Say(rest.encode() + b"\r\n", where, f"C: {rest}"))
+
+
+def _octets(transcript: Transcript, rest: str, where: str) -> None:
+    transcript.steps.append(Say(octets(rest, where), where, f"C~ {rest}"))
+
+
+def _mark(transcript: Transcript, rest: str, where: str) -> None:
+    word, _, argument = rest.partition(" ")
+    if word not in _MARKS or (_MARKS[word] in _COUNTED and not (argument.isascii() and argument.isdecimal())):
+        raise ValueError(f"{where}: C! is followed by STARTTLS, AUTH, body or octets, the last two with a number")
+    transcript.steps.append(Instead(_MARKS[word], argument, where, f"C! {rest}"))
+
+
+_MARKS = {mark.value: mark for mark in Mark}
+_COUNTED = (Mark.BODY, Mark.OCTETS)
+
+
+def _expected(transcript: Transcript, rest: str, where: str) -> None:
+    transcript.steps.append(Expect(where, rest, skips=False, source=f"S: {rest}"))
+
+
+def _skipping(transcript: Transcript, rest: str, where: str) -> None:
+    transcript.steps.append(Expect(where, rest, skips=True, source=f"S... {rest}"))
+
+
+def _closed(transcript: Transcript, _rest: str, _where: str) -> None:
+    transcript.is_closed = True
+
+
+def _client(transcript: Transcript, rest: str, _where: str) -> None:
+    client, _, transcript.client_name = rest.partition(" ")
+    transcript.client = "" if client == LOCAL else client
+
+
+def _listener(transcript: Transcript, rest: str, _where: str) -> None:
+    transcript.listener = rest
+
+
+def _tls(transcript: Transcript, rest: str, where: str) -> None:
+    if rest != "implicit":
+        raise ValueError(f"{where}: @tls implicit; elsewhere TLS begins with C! STARTTLS")
+    transcript.is_implicit_tls = True
+
+
+_READERS: Mapping[str, Callable[[Transcript, str, str], None]] = {
+    "@client": _client,
+    "@listener": _listener,
+    "@tls": _tls,
+    "C:": _line,
+    "C~": _octets,
+    "C!": _mark,
+    "S:": _expected,
+    "S...": _skipping,
+    "S.": _closed,
+}
