@@ -303,7 +303,7 @@ def summary(message: Caught) -> dict[str, object]:
         "from": reading.field("from"),
         "subject": reading.subject,
         "size": len(message.raw),
-        "attachments": len(reading.attachments),
+        "attachments": message.attachment_count,
     }
 
 

@@ -84,6 +84,11 @@ class Catcher:
         """Where it listens, or did."""
         return int(self.addresses[0].rpartition(":")[2])
 
+    @property
+    def sessions(self) -> int:
+        """Those that are open now."""
+        return len(self._listener.connections) if self._listener is not None else 0
+
     async def start(self) -> None:
         """Listen. Raises SocketError."""
         address = TcpAddress(self.settings.host, self.settings.port)

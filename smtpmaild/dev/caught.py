@@ -14,7 +14,9 @@ from smtpmaild.dev.reading import Part, Reading, parsed
 from smtpmaild.envelope import Envelope
 
 _SEARCHED = frozenset(("from", "to", "cc", "reply-to", "subject", "message-id"))
-_HAYSTACK = 100_000
+#: Octets that are taken apart in a tenth of a second.
+_SMALL = 4_000_000
+_HAYSTACK = 50_000
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class Caught:
     def attachments(self) -> Sequence[Part]:
         """Files, and pictures of the HTML: each has name, type and content."""
         return self.reading.attachments
+
+    @cached_property
+    def attachment_count(self) -> int | None:
+        """How many; None for a message so large that nobody should wait for the answer."""
+        return len(self.attachments) if len(self.raw) <= _SMALL else None
 
     @cached_property
     def haystack(self) -> str:

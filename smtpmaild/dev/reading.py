@@ -18,7 +18,7 @@ from email.header import decode_header, make_header
 from email.message import EmailMessage, Message
 from email.parser import BytesHeaderParser
 from email.policy import EmailPolicy
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 
 #: Octets of a header value that are looked at. A thousand recipients fit.
@@ -79,13 +79,6 @@ class Reading:
         self.raw = raw
 
     @cached_property
-    def _message(self) -> Message:
-        try:
-            return message_from_bytes(self.raw, policy=_POLICY)
-        except (Exception, RecursionError):
-            return _unreadable(self.raw)
-
-    @cached_property
     def fields(self) -> Sequence[tuple[str, str]]:
         """The header, field by field, decoded. The body is not looked at."""
         end = _END_OF_HEADER.search(self.raw)
@@ -102,13 +95,10 @@ class Reading:
         """The Subject."""
         return self.field("subject")
 
-    @cached_property
+    @property
     def parts(self) -> Sequence[Part]:
         """Its leaves, in order."""
-        try:
-            return list(_parts(self._message))
-        except (Exception, RecursionError):
-            return list(_parts(_unreadable(self.raw)))
+        return _parts_of(self)
 
     @property
     def text(self) -> str:
@@ -125,6 +115,14 @@ class Reading:
     def attachments(self) -> Sequence[Part]:
         """What comes with the texts: files, and pictures that the HTML shows."""
         return [part for part in self.parts if not part.is_body]
+
+
+@lru_cache(maxsize=8)  # of the messages that are looked at; what is not would take more memory than the inbox has
+def _parts_of(reading: Reading) -> Sequence[Part]:
+    try:
+        return list(_parts(message_from_bytes(reading.raw, policy=_POLICY)))
+    except (Exception, RecursionError):
+        return list(_parts(_unreadable(reading.raw)))
 
 
 def subject_of(header: bytes) -> str:

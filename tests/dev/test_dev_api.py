@@ -11,6 +11,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from test_dev_reading import HOSTILE
 
 from smtpmaild.dev.api import Api, disposition_of
@@ -30,6 +32,38 @@ LETTER = (
     b"<script>1</script>\r\n"
     b"--x--\r\n"
 )
+
+
+#: What MIME is made of, to be put together in any order.
+PIECES = [
+    *(
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n",
+        b"--x",
+        b"--x--",
+        b"Subject: ",
+        b"From: ",
+        b"=?utf-8?q?=C3?=",
+        b"=?x?b?a?=",
+        b'"',
+        b"\xff",
+        b"\0",
+    ),
+    *(
+        b"Content-Type: ",
+        b"multipart/mixed; boundary=x",
+        b"text/html; charset=utf-16",
+        b"message/rfc822",
+        b"text/plain",
+    ),
+    *(b"Content-Transfer-Encoding: ", b"base64", b"quoted-printable", b"x-uuencode", b"Content-ID: <a>", b"image/png"),
+    *(
+        b"Content-Disposition: attachment; filename*0*=utf-8''%FF; filename=\"\xe2\x80\xae\"",
+        b"<img src=cid:a>",
+        b"<!doctype ",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -379,5 +413,19 @@ def test_no_message_makes_an_answer_fail(house: House, text: str) -> None:
             assert (await house.ask(f"/api/messages/{name}/parts/{part['number']}")).status == 200
         for view in ("raw", "html"):
             assert (await house.ask(f"/api/messages/{name}/{view}")).status == 200
+
+    run(main)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=40))
+def test_no_octets_make_an_answer_fail(pieces: list[bytes]) -> None:
+    house = House()
+    name = house.catch(b"".join(pieces))
+
+    async def main() -> None:
+        for path in ("", "/raw", "/html", "/parts/0"):
+            assert (await house.ask(f"/api/messages/{name}{path}")).status in (200, 404)
+        assert (await house.ask("/api/messages", query="subject:x y has:attachment")).status == 200
 
     run(main)

@@ -7,15 +7,18 @@ import base64
 import smtplib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from email.message import EmailMessage
 
 import aiosmtplib
 import pytest
+from receiving import RecordingLog
 
 from smtpmaild.dev import CatchAll, Failure
-from smtpmaild.dev.inbox import Bounds
+from smtpmaild.dev.catcher import Catcher, Settings
+from smtpmaild.dev.inbox import Bounds, Inbox
 from smtpmaild.server.sockets import SocketError
 
 
@@ -255,3 +258,18 @@ def test_it_must_be_started() -> None:
     server.stop()
     with pytest.raises(RuntimeError, match="not started"):
         _ = server.port
+
+
+def test_client_that_resets_amidst_a_handshake_does_not_disturb_the_end() -> None:
+    async def main() -> None:
+        catcher = Catcher(Settings(tls="implicit"), Inbox(), RecordingLog())
+        await catcher.start()
+        client = socket.create_connection(("127.0.0.1", catcher.port), 5)
+        async with asyncio.timeout(5):
+            while catcher.sessions == 0:
+                await asyncio.sleep(0.001)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await catcher.stop()  # before the loop has heard of the reset
+
+    asyncio.run(main())

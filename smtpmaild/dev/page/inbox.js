@@ -39,7 +39,7 @@ let where = "127.0.0.1:1025";
 function showEmpty(answer) {
   at("empty").hidden = answer.messages.length > 0;
   if (answer.messages.length) return;
-  const example = `curl smtp://${where} --mail-from you@example.org \\\n  --mail-rcpt alice@example.com --upload-file letter.txt`;
+  const example = `curl smtp://${where} \\\n  --mail-from you@example.org \\\n  --mail-rcpt alice@example.com \\\n  --upload-file letter.txt`;
   at("empty").replaceChildren(...(answer.total
     ? [make("h2", {}, "Nothing found"), "No message has all these words."]
     : [make("h2", {}, "No mail yet"), `Let your program send it to ${where}. Whatever it is, whoever it is for: it is shown here and goes no further.`, make("pre", {}, example)]));
