@@ -85,7 +85,7 @@ def _look_for_a_compiler() -> None:
     missing = [] if shutil.which(compiler) else [f"the C compiler {compiler}"]
     missing += [] if header.is_file() else [f"Python's headers ({header})"]
     if missing:
-        raise SystemExit(f"compiling: {' and '.join(missing)} missing: apt install gcc libc6-dev python3-dev")
+        raise SystemExit(f"compiling needs {' and '.join(missing)}: apt install gcc libc6-dev python3-dev")
 
 
 def rooms_of_the_project() -> list[str]:

@@ -2,6 +2,10 @@
 
 Nothing here decides anything. All functions raise OSError and may be called from any thread; each of them lets go of
 the GIL, so that the event loop runs on while the disk works.
+
+What was tried for a file of 4 KiB and brought nothing (44 us of CPU as it is, in groups of 10): O_TMPFILE and linkat
+41, short names in tmp/ 41, descriptors of the directories in place of paths 34 to 44, fdatasync for each 61; and the
+calls of a whole group in C, so that the GIL is let go of once.
 """
 
 from __future__ import annotations
