@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
 from smtpmaild.cli.shown import counted
 from smtpmaild.cli.steering import control_socket, socket_options, troubles
+
+#: For the supervisor, when the workers have ended.
+_LAST_MOMENT = 10.0
 
 
 @click.command(epilog="Example: smtpmaild drain --config smtp.yaml")
@@ -23,15 +30,30 @@ def drain(config: str, socket: str | None, now: bool) -> None:
 
     Exit status: 0 it has ended, 69 none was running, 77 you may not.
     """
-    from smtpmaild.control.client import ask
+    from smtpmaild.control.client import answer
 
     path = control_socket(config, socket)
     is_shown = sys.stderr.isatty()
+
+    def show(row: Mapping[str, Any]) -> None:
+        left = f"{counted(row['sessions'], 'session')} in {counted(row['workers'], 'worker')} left"
+        click.echo(f"\r\x1b[K{left}", nl=False, err=True)
+
     with troubles():
-        for row in ask(path, "drain", {"now": now}):
-            if is_shown:
-                left = f"{counted(row['sessions'], 'session')} in {counted(row['workers'], 'worker')} left"
-                click.echo(f"\r\x1b[K{left}", nl=False, err=True)
+        done = answer(path, "drain", {"now": now}, each=show if is_shown else lambda _: None)
+    _wait_for_the_end(done["pid"])
     if is_shown:
         click.echo("\r\x1b[K", nl=False, err=True)
     click.echo("the daemon has ended")
+
+
+def _wait_for_the_end(pid: int) -> None:
+    """Its workers have ended; until it has too. In another container we cannot see it: then that must do."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        select.select([process], [], [], _LAST_MOMENT)
+    finally:
+        os.close(process)

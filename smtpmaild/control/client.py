@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import socket
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, BinaryIO
 
 Record = dict[str, Any]
@@ -64,12 +64,18 @@ def _lines(sock: socket.socket) -> Iterator[bytes]:
             pass
 
 
-def answer(path: str, verb: str, arguments: Mapping[str, Any] | None = None, body: BinaryIO | None = None) -> Record:
-    """The end of the answer alone."""
+def answer(
+    path: str,
+    verb: str,
+    arguments: Mapping[str, Any] | None = None,
+    body: BinaryIO | None = None,
+    each: Callable[[Record], object] = lambda _: None,
+) -> Record:
+    """The end of the answer. each: is called with the rows before it."""
     asking = ask(path, verb, arguments, body)
     while True:
         try:
-            next(asking)
+            each(next(asking))
         except StopIteration as end:
             done: Record = end.value
             return done

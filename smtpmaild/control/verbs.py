@@ -125,7 +125,7 @@ async def _reload(request: Request) -> Answer:
 async def _drain(request: Request) -> Answer:
     async for record in request.desk.drain(request.who, now=request.arguments.get("now", False)):
         yield record
-    yield Done({})
+    yield Done({"pid": request.desk.house.state.pid})
 
 
 async def _queue_list(request: Request) -> Answer:

@@ -25,6 +25,8 @@ from smtpmaild.server.pulse import Pulse
 from smtpmaild.server.sums import Ledger, Sums
 
 OLD = "000000000000000AAA"
+#: Beyond what Linux gives.
+NO_PROCESS = 99_999_999
 
 
 class Silent:
@@ -47,7 +49,8 @@ class Daemon:
         return self.run(*arguments, "--config", str(self.config))
 
     def state(self, *posts: Post, **changed: Any) -> None:
-        self.house.hear_news(state_news(State(pid=7, started_at=time.time() - 7200, wanted=1, posts=posts, **changed)))
+        known = State(pid=NO_PROCESS, started_at=time.time() - 7200, wanted=1, posts=posts, **changed)
+        self.house.hear_news(state_news(known))
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ def test_status(daemon: Daemon) -> None:
     )
     ran = daemon("status")
     lines = ran.out.splitlines()
-    assert lines[0].startswith("smtpmaild ") and lines[0].endswith("on mx.example, process 7, up 2h")
+    assert lines[0].startswith("smtpmaild ") and lines[0].endswith("on mx.example, process 99999999, up 2h")
     assert lines[1] == "1 of 1 worker serving; 1 worker died and came back"
     assert lines[3:6] == [
         "WORKER  STATE      UP  SESSIONS  IN FLIGHT   LATE",
@@ -112,7 +115,7 @@ def test_status(daemon: Daemon) -> None:
     assert "logins      0 accepted   2 refused" in lines
     assert any(line.startswith("queue       2 messages to 2 destinations, 100.0k, oldest 2h") for line in lines)
     assert lines[-1].endswith("refused: smtp.yaml:1:1: no")
-    assert json.loads(daemon("status", "--json").out)["pid"] == 7
+    assert json.loads(daemon("status", "--json").out)["pid"] == NO_PROCESS
     daemon.state()
     assert "not ready: no worker accepts connections" in daemon("status").out
 
