@@ -54,6 +54,8 @@ def _wait_for_the_end(pid: int) -> None:
     except OSError:
         return
     try:
-        select.select([process], [], [], _LAST_MOMENT)
+        end = select.poll()
+        end.register(process, select.POLLIN)
+        end.poll(1000 * _LAST_MOMENT)
     finally:
         os.close(process)
