@@ -29,6 +29,7 @@ from queue_store import Log, message
 from servers import (
     Running,
     Server,
+    StartError,
     always,
     free_port,
     needs,
@@ -232,9 +233,14 @@ def main() -> None:
             for name in names:
                 shutil.rmtree(work, ignore_errors=True)
                 work.mkdir(parents=True)
-                results[name].append(play(name, work / "server", arguments.messages))
-        first = max(one.rate for one in results[names[0]])
+                try:
+                    results[name].append(play(name, work / "server", arguments.messages))
+                except StartError as error:
+                    print(f"{scenario:12} {name:22} left out: {error}", flush=True)
+        first = max((one.rate for one in results[names[0]]), default=0.0)
         for name, found in results.items():
+            if not found:
+                continue
             best, cpu = max(one.rate for one in found), min(one.cpu for one in found)
             ratio = f"x {first / best:5.2f}"
             print(f"{scenario:12} {name:22} {best:9,.0f}/s  {ratio}  {cpu * 1e6:7,.0f} us CPU each", flush=True)

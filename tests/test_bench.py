@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -71,3 +72,16 @@ def test_cost_of_tls(tmp_path: Path) -> None:
     ):
         assert re.search(found, done.stdout), done.stdout
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.environ.get("SMTPMAILD_SOAK") != "1", reason="left to `make soak`: it starts ten servers")
+@pytest.mark.soak
+@pytest.mark.debian
+def test_mail_that_travels_on(needs_program: Callable[[str], str], tmp_path: Path) -> None:
+    needs_program("smtp-source")
+    words = [sys.executable, str(RUN.with_name("queue_through.py")), "--messages=100", "--rounds=1"]
+    words += [f"--work={tmp_path / 'work'}", "--scenarios=acceptance,through-put,neighbours"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("us CPU each") + done.stdout.count("left out") == 9
+    assert done.stdout.count("us CPU each") >= 7
