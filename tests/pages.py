@@ -132,6 +132,8 @@ class Shell:
             before = self._shell(match["before"]) if match["before"] else ""
             is_piped = match["joint"] == " | "
             printed = self._ours(match["ours"], before if is_piped else "")
+            if match["ours"].startswith("smtpmaild drain "):
+                self.end(by_itself=True)
             return printed if is_piped else before + printed
         return self._shell(line)
 
@@ -179,11 +181,12 @@ class Shell:
         os.unlink(f"{self.folder}/.notify")
         return log.read_text()
 
-    def end(self) -> str:
-        """Stop the daemons; what they have said since their start."""
+    def end(self, *, by_itself: bool = False) -> str:
+        """Stop the daemons, but for those that were told to end; what they have said since their start."""
         said = ""
         for daemon in self._daemons:
-            daemon.send_signal(signal.SIGTERM)
+            if not by_itself:
+                daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(PATIENCE) == 0
             said = (self.folder / ".log").read_text()
         self._daemons.clear()
