@@ -221,12 +221,15 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
+    # `smtpmaild top`: plain values on a screen
+    "top": Allowed(others=("rich",)),
     "cli": Allowed(
         ours=("__init__", "app", "auth.*", "config.*", "envelope", "facts", "log", "receiver", "server.*", "smtp.*")
         + (
             "trial",
             "history.*",
             "privacy.*",
+            "top",
             "rehearsal",
             "transcripts.*",
             "audit.*",
@@ -237,7 +240,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
             "control.*",
         )
         + ("dev.*", "tls.settings", "web.presence"),
-        others=("click",),
+        others=("click", "rich"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
 }

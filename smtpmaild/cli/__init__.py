@@ -25,6 +25,7 @@ from smtpmaild.cli.schema import schema
 from smtpmaild.cli.sendmail import NAMES, sendmail
 from smtpmaild.cli.serve import serve
 from smtpmaild.cli.status import status
+from smtpmaild.cli.top import top
 from smtpmaild.cli.trace import trace
 from smtpmaild.cli.try_ import try_
 from smtpmaild.cli.user import user
@@ -81,6 +82,7 @@ for command in (
     schema,
     sendmail,
     status,
+    top,
     trace,
     try_,
     user,

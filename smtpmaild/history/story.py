@@ -49,6 +49,17 @@ def story_of(life: Life) -> Story:
     return Story(_title(life), tuple(lines), end, tone)
 
 
+def short_of(event: Event) -> Line:
+    """A message or an attempt in one line: whose it is, and what was said where it did not go well."""
+    facts = event.facts
+    verb, tone = _CONCLUSIONS[event.name] if event.name in MESSAGES else (event.name, _ATTEMPTS[event.name][1])
+    first, *others = facts["recipients"] if event.name in MESSAGES else [facts["recipient"]]
+    sender = facts.get("reverse_path") or facts.get("sender") or "<>"
+    more = f" and {len(others)} more" if others else ""
+    reply = f": {facts['reply']}" if tone != GOOD else ""
+    return Line(event.at, f"{verb} {sender} > {first}{more}{reply}", tone=tone)
+
+
 def lines_of(event: Event, about: str = "") -> Iterator[Line]:
     """One event in words. about: a queue id; then only what concerns this message is told of its session."""
     if event.name == "session_closed":

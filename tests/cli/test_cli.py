@@ -30,7 +30,7 @@ deliver_to:
 """
 COMMANDS = (
     "audit", "check", "completion", "dev", "drain", "healthcheck", "queue", "reload", "replay", "schema",
-    "sendmail", "status", "trace", "try", "user", "version",
+    "sendmail", "status", "top", "trace", "try", "user", "version",
 )  # fmt: skip
 
 

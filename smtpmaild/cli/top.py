@@ -1,0 +1,102 @@
+"""`smtpmaild top`: the running daemon at a glance, again and again."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from smtpmaild.cli.steering import control_socket, fail, socket_options, troubles
+
+if TYPE_CHECKING:
+    from smtpmaild.top import Screen
+
+EX_UNAVAILABLE = 69
+#: What is shown where nobody has a screen.
+_WIDTH, _HEIGHT = 80, 40
+_LAST_EVENTS = 20
+
+
+@click.command(epilog="Example: smtpmaild top --config smtp.yaml")
+@socket_options
+@click.option("--every", default="2s", show_default=True, metavar="TIME", help="How often it looks.")
+@click.option("--once", is_flag=True, help="Print it once; so it does where nobody looks, as in a pipe.")
+def top(config: str, socket: str | None, every: str, once: bool) -> None:
+    """Watch the running daemon: sessions, rates, the slowest destinations, what is refused most.
+
+    With `history` in the configuration also what happened last. Ctrl-C ends it.
+
+    Exit status: 0 it was shown, 69 none is running, 77 you may not ask.
+    """
+    try:
+        from rich.console import Console
+    except ImportError:
+        _without_rich()
+    from smtpmaild.top import frame
+
+    path, file = control_socket(config, socket), _history_of(config)
+    seconds = _seconds(every)
+    console = Console(highlight=False, emoji=False, markup=False)
+    if once or not console.is_terminal:
+        # Rich takes 80 columns where there is no terminal, or those of COLUMNS.
+        console.print(frame(_look(path, file), console.width, _HEIGHT if not console.is_terminal else console.height))
+        return
+    from rich.live import Live
+
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(frame(_look(path, file), console.width, console.height), refresh=True)
+            time.sleep(seconds)
+
+
+def _look(path: str, history: str) -> Screen:
+    """How it is now."""
+    from smtpmaild.control.client import answer, ask
+    from smtpmaild.top import Screen
+
+    with troubles():
+        return Screen(answer(path, "status"), [*ask(path, "destinations")], _recent(history))
+
+
+def _recent(path: str) -> list[tuple[float, str, str]] | None:
+    """What happened last, in words; None where nothing is recorded."""
+    from smtpmaild.history.events import ATTEMPTS, MESSAGES
+    from smtpmaild.history.reading import Reading
+    from smtpmaild.history.story import short_of
+
+    if not path:
+        return None
+    try:
+        with Reading(path) as reading:
+            found = reading.latest(_LAST_EVENTS, MESSAGES | ATTEMPTS)
+    except OSError:  # not yet there, or not for us: top is of use without it
+        return None
+    lines = [short_of(event) for event in sorted(found, key=lambda event: -event.at)]
+    return [(line.at, line.tone, line.text) for line in lines]
+
+
+def _history_of(config: str) -> str:
+    """The file of the history; "" where there is none, or the configuration is being edited."""
+    from smtpmaild.config import ConfigError, load
+
+    if not config:
+        return ""
+    try:
+        section = load(config).history
+    except ConfigError:
+        return ""
+    return section.path if section is not None else ""
+
+
+def _seconds(every: str) -> float:
+    from smtpmaild.config.units import parse_duration
+
+    try:
+        return max(0.2, parse_duration(every))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _without_rich() -> NoReturn:
+    fail(EX_UNAVAILABLE, "top needs rich: pip install 'smtpmaild[cli]'; `smtpmaild status` does without")
