@@ -23,9 +23,9 @@ _LAST_EVENTS = 20
 @click.option("--every", default="2s", show_default=True, metavar="TIME", help="How often it looks.")
 @click.option("--once", is_flag=True, help="Print it once; so it does where nobody looks, as in a pipe.")
 def top(config: str, socket: str | None, every: str, once: bool) -> None:
-    """Watch the running daemon: sessions, rates, the slowest destinations, what is refused most.
+    """Watch the running daemon.
 
-    With `history` in the configuration also what happened last. Ctrl-C ends it.
+    Sessions, rates, the slowest destinations, what is refused most. With `history` in the configuration also what happened last. Ctrl-C ends it.
 
     Exit status: 0 it was shown, 69 none is running, 77 you may not ask.
     """
