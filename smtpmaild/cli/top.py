@@ -25,7 +25,8 @@ _LAST_EVENTS = 20
 def top(config: str, socket: str | None, every: str, once: bool) -> None:
     """Watch the running daemon.
 
-    Sessions, rates, the slowest destinations, what is refused most. With `history` in the configuration also what happened last. Ctrl-C ends it.
+    Sessions, rates, the slowest destinations, what is refused most. With `history` in the configuration also what
+    happened last. Ctrl-C ends it.
 
     Exit status: 0 it was shown, 69 none is running, 77 you may not ask.
     """
