@@ -80,6 +80,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
             "facts",
             "auth",
             "auth.salted",
+            "outcomes",
             "auth.saslprep",
             "resolver",
         ),

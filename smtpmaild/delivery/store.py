@@ -18,6 +18,7 @@ from smtpmaild.delivery.attempt import attempt
 from smtpmaild.delivery.channel import BLOCK
 from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule
 from smtpmaild.facts import Log
+from smtpmaild.outcomes import through_queue
 from smtpmaild.queue import QueuedMessage, QueuedRecipient
 from smtpmaild.sink import Delivery, Sink
 from smtpmaild.sink import Outcome as Stored
@@ -87,8 +88,28 @@ class StoreAgent:
             for copy in copies:
                 copy.delivery.abort()
             raise
-        replies = [await copy.commit() for copy in copies]
-        return next((reply for reply in replies if not reply.is_positive), MESSAGE_ACCEPTED)
+        replies = {name: await copy.commit() for name, copy in zip(by_sink, copies, strict=True)}
+        refused = {name: reply for name, reply in replies.items() if not reply.is_positive}
+        if refused and len(refused) < len(replies) and await self._is_kept(message, envelope, refused):
+            return MESSAGE_ACCEPTED
+        return next(iter(refused.values()), MESSAGE_ACCEPTED)
+
+    async def _is_kept(self, message: QueuedMessage, envelope: Envelope, refused: Mapping[str, Reply]) -> bool:
+        """Who has it must not get it again with those who could not take it now: these get a message of their own."""
+        queue = self._sinks.get(self._queue)
+        if queue is None or self._queue in refused or any(reply.is_permanent for reply in refused.values()):
+            return False
+        (recipient,) = envelope.recipients
+        here = tuple(to for to in recipient.route.destinations if to.sink in refused)
+        part = replace(recipient, route=replace(recipient.route, destinations=here))
+        later = through_queue(part, self._queue, refused)
+        copy = _Copy(queue, self._named(self._queue, replace(envelope, recipients=[later])), later.route.destinations)
+        try:
+            await _write(message, [copy])
+        except BaseException:
+            copy.delivery.abort()
+            raise
+        return (await copy.commit()).is_positive
 
     def _route(self, address: Address) -> Route | None:
         """Where mail for it goes now."""

@@ -88,6 +88,24 @@ def test_what_a_rule_put_into_a_store_gets_there() -> None:
     assert (to.sink, to.domain, to.mailbox) == ("a", "far.example", "who")
 
 
+@pytest.mark.parametrize(
+    ("queue", "reply"), [(MESSAGE_ACCEPTED, MESSAGE_ACCEPTED), (LATER, LATER)], ids=["kept", "not kept"]
+)
+def test_who_has_it_does_not_get_it_again(queue: Reply, reply: Reply) -> None:
+    stores = {"a": Store(), "b": Store(outcome=LATER), "(queue)": Store(outcome=queue)}
+    assert deliver(stores, "a+b@local.example") == reply
+    parcel = stores["(queue)"].parcel
+    assert [(to.route, to.recipient.text) for to in parcel.destinations] == [("local/b", "a+b@local.example")]
+    assert b"".join(parcel.chunks) == b"Hello\r\n"
+    assert parcel.envelope.queue_id != stores["a"].parcel.envelope.queue_id
+
+
+def test_what_is_refused_for_good_is_not_kept() -> None:
+    stores = {"a": Store(), "b": Store(outcome=NO_SUCH_MAILBOX), "(queue)": Store()}
+    assert deliver(stores, "a+b@local.example") == NO_SUCH_MAILBOX
+    assert stores["(queue)"].parcels == []
+
+
 def test_store_in_trouble_is_not_begun_with() -> None:
     stores = {"a": Store(), "b": Store(trouble=LATER)}
     assert deliver(stores, "a+b@local.example") == LATER
