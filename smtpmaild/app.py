@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import combinations
 
@@ -34,6 +34,7 @@ from smtpmaild.config.tls import is_offered
 from smtpmaild.delivery.agents import ConfiguredAgents, route_to
 from smtpmaild.delivery.etrn import Etrn
 from smtpmaild.delivery.next_hop import NextHops
+from smtpmaild.delivery.outlook import find_servers, in_words, next_hop
 from smtpmaild.delivery.runner import Pace, Runner
 from smtpmaild.delivery.shared import Shared
 from smtpmaild.delivery.store import LOCAL, StoreAgent
@@ -81,7 +82,7 @@ from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.extension import ETRN, EXTENSIONS, XCLIENT, XFORWARD, Dialect, Extension, ServerOptions
 from smtpmaild.smtp.reply import Reply
 from smtpmaild.tls.certificates import Certificates
-from smtpmaild.trial import Notes
+from smtpmaild.trial import Notes, TrialStep
 
 
 def _nothing(*_: int) -> None:
@@ -182,6 +183,19 @@ def stage(config: Config) -> Stage:
     notes = Notes()
     built = build(config, notes, is_trial=True)
     return Stage(config, lambda name, peer: built.doors[name].service_for(peer), built.routing, notes)
+
+
+async def look_ahead(config: Config, steps: Sequence[TrialStep], *, asks_dns: bool) -> None:
+    """Say of each step where what travels on goes next. asks_dns: which servers that are now."""
+    dns = _shared(config, Notes()).next_hops if asks_dns else None
+    queue = config.queue
+    schedule = in_words(Schedule(queue.retry_first, queue.retry_longest, queue.max_age, queue.warn_after or 0.0))
+    for step in steps:
+        for route, domain in step.travels:
+            hop = next_hop(route, domain, config.relays)
+            if dns is not None:
+                await find_servers(hop, domain, config.relays, dns)
+            step.onward.append({**asdict(hop), "schedule": schedule})
 
 
 def rehearse(config: Config) -> None:

@@ -48,7 +48,8 @@ class TrialStep:
     """One command and what came of it. reply: exactly as sent, its lines separated by "\\n".  rule: the policy or rule
     that decided, "" if it was the protocol itself.  where: the line of the config.  lands_in: paths.  goes_to: stores
     by their names, and what travels on by its routes.  notes: what monitored policies would have said, and why rules
-    did not match.  conditions: what the rule asks that decided."""
+    did not match.  conditions: what the rule asks that decided.  travels: route and domain of what goes on from the
+    queue.  onward: what lies ahead of that, in words."""
 
     command: str
     reply: str
@@ -58,6 +59,8 @@ class TrialStep:
     goes_to: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     conditions: Mapping[str, object] = field(default_factory=dict)
+    travels: list[tuple[str, str]] = field(default_factory=list)
+    onward: list[Mapping[str, object]] = field(default_factory=list)
 
     @property
     def code(self) -> int:
@@ -204,6 +207,7 @@ class _Trial:
         route = self._service.router.route(transaction, parsed[0])
         if route.rule.name == step.rule:  # no policy was faster
             step.lands_in = [self._service.sinks[to.sink].locate(to) for to in route.destinations]
+            step.travels = [*dict.fromkeys((to.route, to.domain) for to in route.destinations if to.route)]
             step.goes_to = [*dict.fromkeys(to.route or to.sink for to in route.destinations)]
             step.notes += [
                 f"not by '{rule.name}'{f' ({rule.where})' if rule.where else ''}: {condition} does not hold"

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -44,6 +44,7 @@ DIGIT = {"defer": 4, "reject": 5}
 @click.option(
     "--client-certificate", default="", metavar="NAME", help="Subject or SHA-256 fingerprint of what the client shows."
 )
+@click.option("--dns", "asks_dns", is_flag=True, help="Ask the DNS which servers relayed mail would go to now.")
 @click.option("--message", type=click.File("rb"), help="A message to go with it, or - for standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def try_(
@@ -57,6 +58,7 @@ def try_(
     user: str,
     client_name: str,
     client_certificate: str,
+    asks_dns: bool,
     message: IO[bytes] | None,
     as_json: bool,
 ) -> None:
@@ -95,7 +97,13 @@ def try_(
         is_implicit=door.tls == "implicit",
         user=login,
     )
-    steps = asyncio.run(app.stage(config).play(door, question))
+
+    async def play() -> list[TrialStep]:
+        played = await app.stage(config).play(door, question)
+        await app.look_ahead(config, played, asks_dns=asks_dns)
+        return played
+
+    steps = asyncio.run(play())
     for step in steps:
         step.conditions = conditions_of(config, step)
     name = door.name
@@ -138,8 +146,19 @@ def _as_text(steps: Sequence[TrialStep], verdict: str, listener: str, client: st
         lines += [f"    decided by {_decided_by(step)}"] if step.rule or step.code >= 400 else []
         lines += [f"    which asks for {_shown(step.conditions)}"] if step.conditions else []
         lines += [f"    lands in {path}" for path in step.lands_in]
+        lines += [f"    {line}" for hop in step.onward for line in _onward(hop)]
         lines += [f"    note: {note}" for note in step.notes]
-    return "\n".join([*lines, "", _conclusion(steps, verdict)])
+    schedules = {hop["schedule"] for step in steps for hop in step.onward}
+    tried = [f"what goes on is tried {schedule}" for schedule in schedules]
+    return "\n".join([*lines, "", *tried, _conclusion(steps, verdict)])
+
+
+def _onward(hop: Mapping[str, Any]) -> list[str]:
+    """Where mail that travels on goes next."""
+    tls = f", {hop['tls']}" if hop["tls"] else ""
+    user = f", signed in as {hop['user']}" if hop["user"] else ""
+    found = [f"    {server}" for server in hop["servers"]] or ([f"    {hop['trouble']}"] if hop["trouble"] else [])
+    return [f"goes on to {hop['to']}{tls}{user}", *found]
 
 
 def _shown(conditions: Mapping[str, object]) -> str:

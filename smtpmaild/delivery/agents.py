@@ -49,6 +49,21 @@ def route_to(target: str, relays: Mapping[str, AgentOptions]) -> str:
     return f"{_PREFIX}{next_hop[0]}:{next_hop[1]}" if next_hop else f"{_PREFIX}{target}"
 
 
+def options_of(route: str, relays: Mapping[str, AgentOptions]) -> AgentOptions | None:
+    """What the configuration says of the target of a route; None: nothing."""
+    target = _target(route)
+    if target in relays:
+        return relays[target]
+    if target == _MX:
+        return MxOptions(type="mx")
+    next_hop = parse_next_hop(target)
+    return SmtpOptions(host=next_hop[0].strip("[]"), port=next_hop[1]) if next_hop else None
+
+
+def _target(route: str) -> str:
+    return route.removeprefix(_PREFIX).removeprefix(f"{_MX}/")
+
+
 class ConfiguredAgents:
     """The Agents of the runner.
 
@@ -71,24 +86,16 @@ class ConfiguredAgents:
         """None: the configuration has no such relay."""
         if route in self._others:
             return self._others[route]
-        target = route.removeprefix(_PREFIX).removeprefix(f"{_MX}/")
+        target = _target(route)
         agent = self._agents.get(target)
         if agent is None:
-            options = self._options(target)
+            options = options_of(route, self._relays)
             if options is None:
                 return None
             if self._shared is None:
                 self._shared = self._make_shared()
             agent = self._agents[target] = build(options, self._shared)
         return agent
-
-    def _options(self, target: str) -> AgentOptions | None:
-        if target in self._relays:
-            return self._relays[target]
-        if target == _MX:
-            return MxOptions(type="mx")
-        next_hop = parse_next_hop(target)
-        return SmtpOptions(host=next_hop[0].strip("[]"), port=next_hop[1]) if next_hop else None
 
     async def close(self) -> None:
         """All that were made."""

@@ -76,6 +76,8 @@ def test_an_accepted_recipient(run: Runner) -> None:
         "goes_to": ["mail"],
         "notes": [],
         "conditions": {},
+        "travels": [],
+        "onward": [],
     }
     ehlo = found["steps"][1]["reply"].split("\n")
     assert "250-PIPELINING" in ehlo  # the exact reply, whole
@@ -373,3 +375,22 @@ def test_nonsense_is_refused(run: Runner, doors: str, arguments: list[str], expe
     ran = run("try", "-c", doors, *TO_ALICE, *arguments)
     assert ran.status == 64
     assert f"Invalid value for {expected}" in ran.err
+
+
+ONWARD = """\
+hostname: mx.example.com
+listeners: [{name: mx, listen: ["127.0.0.1:2525"]}]
+relays: {smart: {host: "192.0.2.9", port: 587, tls: required}}
+relay_rules: [{name: on, to_domains: [far.example], relay: smart}]
+"""
+
+
+def test_relayed_recipient_is_told_of_its_next_hop(run: Runner, tmp_path: Path) -> None:
+    path = tmp_path / "onward.yaml"
+    path.write_text(ONWARD)
+    ran = run("try", "-c", str(path), "--to", "a@far.example", "--dns")
+    assert "    goes on to 192.0.2.9:587, TLS, whoever it is\n        [192.0.2.9]:587\n" in ran.out
+    assert "\nwhat goes on is tried at once, again after 5m, doubled up to 4h; after 5d it goes back" in ran.out
+    last = json.loads(run("try", "-c", str(path), "--to", "a@far.example", "--json").out)["steps"][-1]
+    (hop,) = last["onward"]
+    assert (hop["route"], hop["to"], hop["servers"]) == ("relay:smart", "192.0.2.9:587", [])
