@@ -79,11 +79,17 @@ class Told:
     """What is printed: lines for people, or JSON."""
 
     def __init__(self, say: Say, escaped: Callable[[str], str], *, as_json: bool) -> None:
-        self._say = say
+        self._out = say
         self._escaped = escaped
         self._as_json = as_json
         if not as_json:
-            say(f"smtpmaild {__version__} catches all mail and sends nothing on; Ctrl-C ends it")
+            self._say(f"smtpmaild {__version__} catches all mail and sends nothing on; Ctrl-C ends it")
+
+    def _say(self, line: str) -> None:
+        try:
+            self._out(line)
+        except OSError:  # `| head -1`: nobody reads on, and mail comes in all the same
+            pass
 
     def listening(self, what: str, where: Sequence[str]) -> None:
         """Something takes connections."""

@@ -18,6 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from smtpmaild.cli import cli
+from smtpmaild.dev.caught import Caught
+from smtpmaild.dev.running import Told
 from smtpmaild.web import presence
 
 
@@ -94,3 +96,12 @@ def test_page_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(cli, ["dev"])
     assert result.exit_code == 69
     assert "pip install 'smtpmaild[web]'" in result.output
+
+
+def test_mail_comes_in_though_nobody_reads_of_it() -> None:
+    def closed(_: str) -> None:
+        raise BrokenPipeError
+
+    told = Told(closed, str, as_json=False)
+    told.listening("smtp", ["127.0.0.1:1025"])
+    told.changed(("caught", Caught("M1", "a@example.org", ("b@example.org",), b"x")))
