@@ -114,6 +114,7 @@ def test_list_is_live_and_searched(browser: Browser, served: Served) -> None:
     browser.until(lambda: subjects(browser) == ["Second", "First"])
     assert browser.text("#count") == "2 messages"
     assert browser.count("#messages .unread") == 2
+    assert browser.script("return document.title") == "(2) Inbox - smtpmaild"
 
     browser.keys("/", *"needle")
     browser.until(lambda: subjects(browser) == ["Second"])
@@ -279,7 +280,8 @@ def test_on_a_phone(browser: Browser, served: Served) -> None:
         assert not browser.script("return document.documentElement.scrollWidth > innerWidth")
         assert not browser.script("return document.querySelector('.reader').checkVisibility()")
         browser.click("#messages a")
-        browser.until(lambda: browser.script("return document.querySelector('.reader').checkVisibility()"))
+        browser.until(lambda: browser.count(".tabs"))
+        assert browser.script("return document.querySelector('.reader').checkVisibility()")
         assert not browser.script("return document.querySelector('.list').checkVisibility()")
         assert not browser.script("return document.documentElement.scrollWidth > innerWidth")
         browser.click(".back")

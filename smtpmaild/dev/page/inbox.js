@@ -15,6 +15,10 @@ let current = "";
 let shown = ""; // the message in the reader
 const unread = new Set();
 
+function tellUnread() {
+  document.title = unread.size ? `(${unread.size}) Inbox - smtpmaild` : "Inbox - smtpmaild";
+}
+
 // The list
 
 async function refresh() {
@@ -48,15 +52,17 @@ function showEmpty(answer) {
 // The message
 
 async function open(id) {
+  if (id && id === current) return; // a step in the history is told twice
   current = id;
   document.body.classList.toggle("reading", Boolean(id));
-  list.mark(id);
+  list.mark(id)?.scrollIntoView({ block: "nearest" });
   if (!id) {
     shown = "";
     reader.showNothing();
     return;
   }
   unread.delete(id);
+  tellUnread();
   if (shown === id) return;
   try {
     const message = await api.get(id);
@@ -137,10 +143,11 @@ function listen() {
   };
   events.addEventListener("open", () => { live(true); refresh(); });
   events.addEventListener("error", () => live(false));
-  events.addEventListener("caught", (event) => { unread.add(JSON.parse(event.data).id); refreshSoon(); });
+  events.addEventListener("caught", (event) => { unread.add(JSON.parse(event.data).id); tellUnread(); refreshSoon(); });
   events.addEventListener("deleted", (event) => {
     const { id } = JSON.parse(event.data);
     if (id === null) unread.clear(); else unread.delete(id);
+    tellUnread();
     if (id === null || id === current) go("");
     refreshSoon();
   });

@@ -5,7 +5,16 @@ import { clock, count, make, size, visible } from "./words.js";
 const ol = document.getElementById("messages");
 const line = (name, text) => make("span", { class: `${name} one-line`, dir: "auto" }, ...visible(text, 300));
 
+// Rows that stay as they are stay the same elements: a click or the focus on one is not lost when others come.
+let rows = new Map();
+
 function row(message, current, isUnread) {
+  const words = JSON.stringify([message, isUnread, clock(message.received_at)]);
+  const before = rows.get(message.id);
+  return before?.words === words ? before : { words, li: made(message, current, isUnread) };
+}
+
+function made(message, current, isUnread) {
   const more = message.recipients.length > 2 ? ` +${message.recipients.length - 2}` : "";
   const clip = message.attachments ? `${count(message.attachments, "file", "files")} · ` : "";
   return make(
@@ -25,8 +34,13 @@ function row(message, current, isUnread) {
 
 export function show(answer, current, unread) {
   const focused = document.activeElement?.dataset?.id;
-  ol.replaceChildren(...answer.messages.map((message) => row(message, current, unread.has(message.id))));
-  if (focused) link(focused)?.focus();
+  rows = new Map(answer.messages.map((message) => [message.id, row(message, current, unread.has(message.id))]));
+  const wanted = [...rows.values()].map((one) => one.li);
+  if (wanted.length !== ol.children.length || wanted.some((li, place) => li !== ol.children[place])) {
+    ol.replaceChildren(...wanted);
+    if (focused) link(focused)?.focus();
+  }
+  mark(current);
   document.getElementById("count").textContent = answer.matching === answer.total
     ? count(answer.total, "message", "messages")
     : `${answer.matching.toLocaleString()} of ${count(answer.total, "message", "messages")}`;
@@ -41,8 +55,8 @@ export function mark(current) {
   if (found) {
     found.setAttribute("aria-current", "true");
     found.parentElement.classList.remove("unread");
-    found.scrollIntoView({ block: "nearest" });
   }
+  return found;
 }
 
 export const ids = () => [...ol.querySelectorAll("a")].map((one) => one.dataset.id);
