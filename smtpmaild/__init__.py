@@ -10,6 +10,10 @@ A map of the package, from the wire inwards:
     sink/       where mail is made durable before 250    Maildir, spool directory, discard
     queue/      what must travel on, until it has        a durable store, retries, reports to senders
     delivery/   who takes it on                          one kind of target a file, one table of them
+    control/    what the operator asks and orders        a desk, a socket in front of it; with status/, web/, top
+    history/    what happened, for `trace`               one SQLite file, beside the path of a message
+    audit/      who can relay where, and the proof       with rehearsal and trial: what would happen
+    dev/        a server that catches all mail           for `smtpmaild dev` and the pytest plugin
     config/     the YAML file as pydantic models         mistakes as file:line:column
     app         builds all of the above from a config    the one file that knows them all
     cli/        the commands

@@ -11,7 +11,9 @@ from typing import Literal
 import click
 import pytest
 from generate import DOCS, pages
+from generate.around import PAGES as AROUND
 from generate.commands import commands
+from generate.examples import EXAMPLES
 from generate.keys import sections
 from generate.words import duration, kind_of, plain, size
 
@@ -34,6 +36,11 @@ def test_every_key_of_the_schema_is_there() -> None:
     shown = {step for section in sections() for key in section.keys for step in key.path}
     shown |= {step for section in sections() if section.key is not None for step in section.key.path}
     assert shown == wanted
+
+
+def test_every_section_has_an_example() -> None:
+    assert {section.title for section in sections() if section.depth == 0} == {*EXAMPLES}
+    assert {*AROUND} <= {*EXAMPLES}
 
 
 def test_sections_stand_in_the_order_of_the_file() -> None:

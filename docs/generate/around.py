@@ -134,4 +134,7 @@ PAGES: Mapping[str, str] = {
     "sendmail": "sendmail.md",
     "tls": "tls.md",
     "tests": "changing.md",
+    "control": "running.md",
+    "status": "monitoring.md",
+    "history": "trace.md",
 }

@@ -77,6 +77,9 @@ sendmail: {listener: local}
     "control": """\
 control: {socket: /run/smtpmaild/control.sock, mode: "0660", group: adm}
 """,
+    "status": """\
+status: {listen: "127.0.0.1:8080", token_file: status-token}
+""",
     "tests": """\
 tests:
   - {name: sales reaches people, to: sales@example.com, expect: accept, delivered_to: mail}
@@ -108,6 +111,6 @@ timeouts: {command: 5m, data_block: 3m, drain: 30s}
 dns: {servers: [127.0.0.1, "[::1]:5353"], timeout: 3s}
 """,
     "logging": """\
-logging: {level: info, format: json}
+logging: {level: info, format: json, privacy: true}
 """,
 }
