@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from types import MappingProxyType
@@ -121,13 +122,38 @@ def _row(told: Told) -> list[Any]:
 def events_of(text: str, first: int) -> Iterator[Event]:
     """The events again, numbered from `first`."""
     for number, row in enumerate(json.loads(f"[{text}]"), first):
-        names = KEPT.get(row[1], ())
-        facts = dict(zip(names, row[3:], strict=False))
-        if len(row) > 3 + len(names):
-            facts.update(row[3 + len(names)])
-        if row[2] is not None:
-            facts.update(_UNPACK.get(row[1], _unpack_nothing)(row[2]))
-        yield Event(number, row[0] / 1000, row[1], facts)
+        yield _event(row, number)
+
+
+#: Where a row begins. Within a text every quote has a backslash before it, so nothing else looks like this.
+_ROW = re.compile(rb'\[\d+,"(?:%s)",' % "|".join(KEPT).encode())
+
+
+def events_with(body: bytes, needle: bytes, first: int) -> Iterator[Event]:
+    """Those in whose row these bytes stand, in lower case, the last ones first. needle: see needle_of(); in b"" there
+    is nothing to look for, and it gives none.
+
+    Only those are read as JSON: that of a whole file takes 2 s for 100,000 messages, and this 0.1 s.
+    """
+    lowered = body.lower()
+    place = lowered.rfind(needle) if needle else -1
+    begins = [row.start() for row in _ROW.finditer(body)] if place >= 0 else []
+    end = len(body)
+    while place >= 0:
+        index = bisect_right(begins, place) - 1
+        after = begins[index + 1] - 1 if index + 1 < len(begins) else end
+        yield _event(json.loads(body[begins[index] : after]), first + index)
+        place = lowered.rfind(needle, 0, begins[index])
+
+
+def _event(row: list[Any], number: int) -> Event:
+    names = KEPT.get(row[1], ())
+    facts = dict(zip(names, row[3:], strict=False))
+    if len(row) > 3 + len(names):
+        facts.update(row[3 + len(names)])
+    if row[2] is not None:
+        facts.update(_UNPACK.get(row[1], _unpack_nothing)(row[2]))
+    return Event(number, row[0] / 1000, row[1], facts)
 
 
 # What journal.py tells under `trace`, and the names it gets here.

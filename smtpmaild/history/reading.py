@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from types import TracebackType
@@ -16,7 +16,7 @@ from typing import Self
 from urllib.parse import quote
 
 from smtpmaild.history import Event
-from smtpmaild.history.events import MESSAGES, VERSION, events_of, key_of, mentions, names_of, needle_of
+from smtpmaild.history.events import MESSAGES, VERSION, events_of, events_with, key_of, mentions, names_of, needle_of
 
 #: How long a reader waits for a writer that makes the file anew.
 _PATIENCE = 2.0
@@ -92,15 +92,15 @@ class Reading:
         """The last events of these names that mention a text, in whatever case, the newest first."""
         return [*islice(self.mentioning(text, names), limit)]
 
-    def mentioning(self, text: str, names: Collection[str]) -> Iterator[Event]:
+    def mentioning(self, text: str, names: Collection[str]) -> Generator[Event]:
         """All of these, the newest first."""
         wanted, needle = text.lower(), needle_of(text)
         with self._snapshot():
             for first, body in self._bodies():
-                if needle in body.lower():
-                    for event in reversed([*events_of(body.decode(), first)]):
-                        if event.name in names and mentions(event, wanted):
-                            yield event
+                found = events_with(body, needle, first) if needle else reversed([*events_of(body.decode(), first)])
+                for event in found:
+                    if event.name in names and mentions(event, wanted):
+                        yield event
 
     def cursor(self) -> int:
         """Where since() begins for whoever wants only what comes from now on."""

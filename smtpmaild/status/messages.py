@@ -7,8 +7,9 @@ what a list shows; a life is every event that belongs to a message, the oldest f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
+from itertools import islice
 from typing import Any, Protocol
 
 #: How many a page is given at most, and how long a text may be that is looked for.
@@ -42,7 +43,7 @@ class Reading(Protocol):
     """What of the history is used (history/reading.py)."""
 
     def latest(self, limit: int, names: Collection[str] = ...) -> Iterable[Event]: ...
-    def search(self, text: str, limit: int, names: Collection[str] = ...) -> Iterable[Event]: ...
+    def mentioning(self, text: str, names: Collection[str]) -> Generator[Event]: ...
     def named(self, *names: str) -> Iterable[Event]: ...
     def cursor(self) -> int: ...
     def since(self, cursor: int, limit: int = ...) -> tuple[Iterable[Event], int]: ...
@@ -69,8 +70,11 @@ class Messages:
 
     def _latest(self, text: str) -> list[Row]:
         with self._read() as reading:
-            found = reading.search(text, _READ, _LISTED) if text else reading.latest(_READ, _LISTED)
-            return [*_rows(found)][:MOST]
+            if not text:
+                return [*_rows(reading.latest(_READ, _LISTED))][:MOST]
+            # As far as it must: a name that is everywhere is found everywhere.
+            with closing(reading.mentioning(text, _LISTED)) as found:
+                return [*islice(_rows(found), MOST)]
 
     def _life(self, name: str) -> list[Row]:
         with self._read() as reading:

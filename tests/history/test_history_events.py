@@ -13,6 +13,7 @@ from smtpmaild.history.events import (
     KEPT,
     Told,
     events_of,
+    events_with,
     host_of,
     key_of,
     keys_of,
@@ -144,3 +145,34 @@ def test_text_is_found(text: str) -> None:
 def test_other_text_is_not_found() -> None:
     (event,) = back(message(id_of(1)))
     assert not mentions(event, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("nobody", []),
+        ("", []),
+        ("first", [5]),
+        ("FIRST", [5]),
+        ("session_closed", [7, 6]),  # the name of an event
+        ("x@y.example", [7, 6, 5]),
+        ('said "quoted"', [6]),
+        ('[1795384414371,"session_closed",', [6]),  # what looks like a row, within a text
+        ("\u00fcber", [6]),
+    ],
+)
+def test_events_with_a_text_are_found_without_reading_the_others(text: str, numbers: list[int]) -> None:
+    def message(subject: str) -> dict[str, object]:
+        return {**dict.fromkeys(KEPT["message_accepted"], "x@y.example"), "subject": subject}
+
+    trap = 'said "quoted" [1795384414371,"session_closed",1] \u00fcber'
+    refusals = {**dict.fromkeys(KEPT["session_closed"]), "peer": "x@y.example:1"}
+    told: list[Told] = [
+        (1795384414.0, "message_accepted", message("first"), None),
+        (1795384415.0, "message_accepted", message(trap), None),
+        (1795384416.0, "session_closed", refusals, [[[1795384414371, "660E"]]]),
+    ]
+    body = text_of(told).encode()
+    found = [*events_with(body, needle_of(text), 5)]
+    assert [event.number for event in found] == numbers
+    assert all(event in [*events_of(body.decode(), 5)] for event in found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +83,8 @@ class Remembered:
     def latest(self, limit: int, names: Any = ()) -> list[Fact]:
         return [one for one in reversed(self.events) if one.name in names][:limit]
 
-    def search(self, text: str, limit: int, names: Any = ()) -> list[Fact]:
-        return [one for one in self.latest(limit, names) if text.lower() in str(one.facts).lower()]
+    def mentioning(self, text: str, names: Any) -> Generator[Fact]:
+        yield from (one for one in self.latest(len(self.events), names) if text.lower() in str(one.facts).lower())
 
     def named(self, *names: str) -> list[Fact]:
         keys = ("queue_id", "session_id")

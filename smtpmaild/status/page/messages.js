@@ -103,7 +103,7 @@ const LABELS = {
 };
 const SHOWN = {size: bytes, seconds: (value) => `${value} s`, age: span, next_attempt: clock};
 // Said once, at the head, or of no use to a reader.
-const LEFT_OUT = new Set(["queue_id", "session_id", "about"]);
+const LEFT_OUT = new Set(["queue_id", "session_id", "about", "refused_at"]);
 
 async function show(row) {
   byId("life-title").textContent = row.subject ? visible(row.subject) : visible(row.id);
@@ -121,12 +121,19 @@ async function show(row) {
 function event({at, name, facts}) {
   const [word, tone] = TELLING[name] ?? [name.replaceAll("_", " "), "quiet"];
   const list = el("dl");
-  for (const [key, value] of Object.entries(facts)) {
-    if (LEFT_OUT.has(key) || value === null || value === "" || value?.length === 0) continue;
+  const {accepted, recipients, ...rest} = facts;
+  for (const [key, value] of Object.entries({...rest, recipients: accepted?.map(destination) ?? recipients})) {
+    if (LEFT_OUT.has(key) || value === undefined || value === null || value === "" || value?.length === 0) continue;
     const shown = typeof value === "number" && SHOWN[key] ? SHOWN[key](value) : value;
     list.append(el("dt", {}, LABELS[key] ?? key.replaceAll("_", " ")), el("dd", {}, ...said(shown)));
   }
   return el("li", {data: {tone}}, el("strong", {}, word), " ", el("span", {class: "hint"}, when(at, clock(at))), list);
+}
+
+/** Of a recipient that was accepted: by which rule, and where it went. */
+function destination({address, rule, where, to}) {
+  const places = (to ?? []).map((one) => one.route || `${one.store} ${one.mailbox}@${one.domain}`);
+  return `${address}, by ${rule}${where ? ` (${where})` : ""}${places.length ? `, to ${places.join(" and ")}` : ""}`;
 }
 
 /** A fact in words: one line for each part of a list. */
