@@ -72,7 +72,7 @@ def from_record(
     parse: Callable[[str], Address | None],
     route: Callable[[Address], str],
 ) -> Entry:
-    """A message to put into the queue, due at once; raises RecordError.
+    """A message to put into the queue, due at once or when its sender wants it released; raises RecordError.
 
     parse: a mailbox.  route: for recipients without one.
     """
@@ -94,14 +94,15 @@ def from_record(
         peer=_text(record.get("peer", "")),
     )
     try:
-        _ = message.deadline, message.released_at, message.flow
+        _ = message.deadline, message.flow
+        due_at = max(now, message.released_at)
     except ValueError:
         raise RecordError(f"BY, HOLDFOR, HOLDUNTIL or MT-PRIORITY is none: {dict(message.parameters)}") from None
-    return message, [_from_recipient(number, one, now, parse, route) for number, one in enumerate(recipients)]
+    return message, [_from_recipient(number, one, due_at, parse, route) for number, one in enumerate(recipients)]
 
 
 def _from_recipient(
-    number: int, record: object, now: float, parse: Callable[[str], Address | None], route: Callable[[Address], str]
+    number: int, record: object, due_at: float, parse: Callable[[str], Address | None], route: Callable[[Address], str]
 ) -> QueuedRecipient:
     if not isinstance(record, dict):
         raise RecordError("a recipient is a mapping with its address")
@@ -109,7 +110,7 @@ def _from_recipient(
     state = State.HELD if record.get("state") == State.HELD.value else State.QUEUED
     its_route = _text(record.get("route", "")) or route(address)
     parameters = _texts(record.get("parameters", {}))
-    return QueuedRecipient(number, address, its_route, state, parameters, next_attempt=now)
+    return QueuedRecipient(number, address, its_route, state, parameters, next_attempt=due_at)
 
 
 def _mapping(text: bytes) -> Mapping[str, Any]:

@@ -51,6 +51,12 @@ def test_record_of_a_spool_will_do() -> None:
     assert one.route == "relay:mx"
 
 
+def test_what_its_sender_held_back_stays_so() -> None:
+    recipients = [{"address": "b@y.example"}]
+    message, (one,) = read({"recipients": recipients, "parameters": {"HOLDFOR": "3600"}})
+    assert one.next_attempt == message.received_at + 3600 > NOW + 5
+
+
 @pytest.mark.parametrize(
     ("record", "problem"),
     [
@@ -61,6 +67,7 @@ def test_record_of_a_spool_will_do() -> None:
         ({"recipients": [{"address": "b@y.example"}], "reverse_path": 3}, "3 is not a mail address"),
         ({"recipients": [{"address": "b@y.example"}], "body": "9BIT"}, "'9BIT' is not a body type"),
         ({"recipients": [{"address": "b@y.example"}], "received_at": "now"}, "'now' is not a time"),
+        ({"recipients": [{"address": "b@y.example"}], "parameters": {"BY": "soon"}}, "BY, HOLDFOR, .* is none"),
     ],
 )
 def test_mistakes(record: object, problem: str) -> None:
