@@ -62,7 +62,8 @@ class Journal:
         self.refusals.append(note)
         if self._is_recorded:
             queue_id = "" if transaction is None else transaction.envelope.queue_id
-            self._refused_at.append((round(time.time(), 3), queue_id))
+            # Never rounded up: it was before the session ended, and is told so.
+            self._refused_at.append((int(time.time() * 1000) / 1000, queue_id))
 
     def concluded(
         self, transaction: Transaction, reply: Reply, content: Content, size: int, each: Sequence[str]
