@@ -58,7 +58,9 @@ def _addresses(config: Config) -> dict[str, Address]:
     addresses: dict[str, Address] = {}
     control, status = config.control, config.status
     if control is not None:
-        addresses["control"] = UnixAddress(control.socket, control.mode, group=control.group or "", makes_folder=True)
+        # It is bound before privileges go, and belongs to who the daemon becomes.
+        owner, group = config.user or "", control.group or config.group or ""
+        addresses["control"] = UnixAddress(control.socket, control.mode, owner, group, makes_folder=True)
     if status is not None:
         addresses["status"] = _address(status)
     return addresses
@@ -133,7 +135,7 @@ def _certificates(settings: TlsSettings) -> list[tuple[Sequence[str], float, str
     found: list[tuple[Sequence[str], float, str]] = []
     for one in settings.certificates:
         try:
-            with open(one.certificate, encoding="ascii", errors="replace") as file:
+            with open(one.certificate, encoding="utf-8", errors="replace") as file:
                 certificate = first_certificate(file.read())
         except (OSError, ValueError):
             continue

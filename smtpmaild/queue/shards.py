@@ -147,5 +147,5 @@ class Shards:
         ]
         if lines:
             descriptor = os.open(f"{self._directory}/{CHANGES}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            with open(descriptor, "a", encoding="ascii") as file:
-                file.write("\n".join(lines) + "\n")
+            with open(descriptor, "ab") as file:
+                file.write("\n".join([*lines, ""]).encode())

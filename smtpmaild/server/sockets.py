@@ -275,7 +275,11 @@ def _bind_group(family: int, name: Any, copies: int, sockets: list[socket.socket
 
 def _bind_unix(address: UnixAddress, backlog: int) -> socket.socket:
     if address.makes_folder:
-        os.makedirs(os.path.dirname(address.path), 0o755, exist_ok=True)
+        mask = os.umask(0o022)  # who may use the socket must get to it, whatever our umask is
+        try:
+            os.makedirs(os.path.dirname(address.path), exist_ok=True)
+        finally:
+            os.umask(mask)
     _remove_stale(address.path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
