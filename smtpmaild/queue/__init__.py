@@ -142,13 +142,14 @@ class QueuedRecipient:
         return self.route
 
 
-#: Between whose mail a flow is and how urgent it is: no login and no domain has it.
+#: Between whose mail a flow is and how urgent it is: hardly a login and no domain has it.
 _URGENCY = "\t"
+_PRIORITIES = {str(number): number for number in range(-9, 10)}
 
 
 def priority_of(flow: str) -> int:
     """How urgent the mail of a flow is, from -9 to 9 (RFC 6710)."""
-    return int(flow.rpartition(_URGENCY)[2]) if _URGENCY in flow else 0
+    return _PRIORITIES.get(flow.rpartition(_URGENCY)[2], 0) if _URGENCY in flow else 0
 
 
 #: A message with some or all of its recipients.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from smtpmaild.queue import AT_ONCE, Room
 from smtpmaild.queue.due import DueIndex
 
@@ -139,3 +141,10 @@ def test_what_a_person_asks_for_is_tried_once_where_there_is_no_room() -> None:
     assert len(list(due.lanes(1.0, 10, PLENTY))) == 2
     busy = DueIndex([("busy", "x", AT_ONCE), ("busy", "y", AT_ONCE)])
     assert len(list(busy.lanes(1.0, 10, Room({"busy": 2})))) == 2  # no more than there is
+
+
+@pytest.mark.parametrize(
+    ("flow", "priority"), [("alice", 0), ("alice\t-9", -9), ("alice\t3", 3), ("odd\tlogin", 0), ("3", 0), ("\t10", 0)]
+)
+def test_flow_says_how_urgent_it_is(flow: str, priority: int) -> None:
+    assert priority_of(flow) == priority
