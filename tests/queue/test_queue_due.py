@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from smtpmaild.queue import AT_ONCE, Room
+from smtpmaild.queue import AT_ONCE, Room, priority_of
 from smtpmaild.queue.due import DueIndex
 
 NOW = 100.0
