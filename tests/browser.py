@@ -85,9 +85,15 @@ class Browser:
         return int(self.script("return document.querySelectorAll(arguments[0]).length", selector))
 
     def click(self, selector: str) -> None:
-        """Click the first one."""
-        found = self._ask("POST", "/element", {"using": "css selector", "value": selector})[_ELEMENT]
-        self._ask("POST", f"/element/{found}/click", {})
+        """Click the first one; again where a live page has just put another in its place."""
+        for last in (False, False, True):
+            found = self._ask("POST", "/element", {"using": "css selector", "value": selector})[_ELEMENT]
+            try:
+                self._ask("POST", f"/element/{found}/click", {})
+                return
+            except BrowserError as error:
+                if last or "stale element" not in str(error):
+                    raise
 
     @contextlib.contextmanager
     def within(self, selector: str) -> Iterator[None]:

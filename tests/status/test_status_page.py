@@ -150,7 +150,11 @@ def search(page: Browser, text: str) -> None:
         "field.dispatchEvent(new Event('input'))",
         text,
     )
-    page.until(lambda: (page.count("#messages-list tbody tr") == 1) == bool(text), f"what was found for {text!r}")
+    first = "return document.querySelector('#messages-list button')?.dataset.at ?? ''"
+    page.until(
+        lambda: str(page.script(first)).startswith(f"{text} ") if text else page.count("#messages-list tbody tr") > 1,
+        f"what was found for {text!r}",
+    )
 
 
 def test_keyboard_alone(page: Browser) -> None:
@@ -166,6 +170,19 @@ def test_keyboard_alone(page: Browser) -> None:
     assert str(page.script("return document.activeElement.innerText")).startswith("carol@")
     page.keys("/", ESCAPE)
     page.until(lambda: page.count("#messages-list tbody tr") > 1, "all messages again")
+
+
+def test_news_leave_the_keyboard_where_it_is(page: Browser, served: Served) -> None:
+    looked = served.looked
+    assert looked.memory is not None
+    memory = looked.memory
+    served.run(looked.feed.look)
+    page.script("[...document.querySelectorAll('#messages-list button')].at(-1).focus()")
+    before = page.script("return document.activeElement.dataset.at")
+    served.run(lambda: accepted(memory, "Q7", subject="Meanwhile"))
+    served.run(looked.feed.look)
+    page.until_text("#messages-list", "Meanwhile")
+    assert page.script("return document.activeElement.dataset.at") == before
 
 
 def test_nothing_is_found(page: Browser) -> None:

@@ -15,13 +15,19 @@ export function el(tag, attributes = {}, ...children) {
 
 export const byId = (id) => document.getElementById(id);
 
-/** Put these in place of what is there, without touching a list that is the same as before. */
+/**
+ * Put these in place of what is there, without touching a list that is the same as before. Who came to a button by
+ * keyboard stays at it: at the one with the same data-at.
+ */
 export function fill(id, key, make) {
   const place = byId(id);
   const text = JSON.stringify(key);
   if (place.dataset.key === text) return;
   place.dataset.key = text;
+  const at = place.contains(document.activeElement) ? document.activeElement.dataset.at : undefined;
   place.replaceChildren(...[make()].flat());
+  if (at === undefined) return;
+  [...place.querySelectorAll("[data-at]")].find((one) => one.dataset.at === at)?.focus({preventScroll: true});
 }
 
 // What cannot be seen, or turns the direction of what follows, is shown as its number.

@@ -62,7 +62,7 @@ function cells(row) {
   const title = row.subject || (row.to ? "" : "no message");
   const from = row.from || "<>";
   const to = row.to ? ` → ${visible(row.to)}${row.more ? ` and ${count(row.more)} more` : ""}` : "";
-  const open = el("button", {type: "button", class: "plain alien", on: {click: () => show(row)}}, `${visible(from)}${to}`);
+  const open = el("button", {type: "button", class: "plain alien", data: {at: `${row.id} ${row.at}`}, on: {click: () => show(row)}}, `${visible(from)}${to}`);
   return [
     el("span", {}, open, title ? alien(title, {class: "under clip"}) : null),
     el("span", {}, el("span", {class: "pill", data: {tone: TONES[row.outcome]}}, row.outcome),

@@ -42,7 +42,7 @@ function cells(row, at) {
   const held = row.states.held ? el("span", {class: "pill"}, `${count(row.states.held)} held`) : null;
   const dead = row.dead_until > 0 ? el("span", {class: "pill", data: {tone: "bad"}}, "unreachable") : null;
   const button = el("button", {
-    type: "button", class: "plain alien", "aria-expanded": String(row.destination === opened),
+    type: "button", class: "plain alien", data: {at: row.destination}, "aria-expanded": String(row.destination === opened),
     on: {click: () => open(row.destination)},
   }, visible(row.destination));
   return [
@@ -59,8 +59,6 @@ async function open(destination) {
   opened = opened === destination ? "" : destination;
   listed = [];
   await read();
-  // The button was made anew; whoever came by keyboard stays where he was.
-  [...byId("queue").querySelectorAll("button[aria-expanded]")].find((one) => one.textContent === visible(destination))?.focus();
 }
 
 /** The messages of the destination that is open. */
@@ -103,5 +101,5 @@ function actions(messages, states) {
 
 function button(verb, messages, text) {
   const ids = messages.map((one) => one.queue_id);
-  return el("button", {type: "button", on: {click: async () => { if (await confirmed(verb, ids)) await read(); }}}, text);
+  return el("button", {type: "button", data: {at: `${verb} ${ids[0]} ${ids.length}`}, on: {click: async () => { if (await confirmed(verb, ids)) await read(); }}}, text);
 }
