@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import selectors
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,10 +20,13 @@ from house import PATIENCE, Facts, MemorySink, make_door, make_plan
 
 from smtpmaild.control.client import ControlError, answer, ask
 from smtpmaild.server import attending
+from smtpmaild.server.attendant import serve_attendant
 from smtpmaild.server.attending import Attending
-from smtpmaild.server.house import Reload, State
+from smtpmaild.server.house import House, Post, Reload, State, state_news
 from smtpmaild.server.plan import AttendantPlan
+from smtpmaild.server.pulse import Pulse, pulse_sockets
 from smtpmaild.server.sockets import InheritedSockets, SocketTable
+from smtpmaild.server.sums import Ledger, Sums
 
 CONFIG = """\
 hostname: mx.example
@@ -214,3 +219,68 @@ def select_readable(sock: socket.socket) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(0))
+
+
+class Beside:
+    """A companion that remembers. cause: why it cannot start."""
+
+    def __init__(self, cause: str = "") -> None:
+        self.cause = cause
+        self.steps: list[str] = []
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self.cause:
+            raise OSError(self.cause)
+        self.steps.append("start")
+
+    async def stop(self) -> None:
+        self.steps.append("stop")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_what_the_process_does(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """In this process, with a thread for the supervisor and its workers."""
+    for name in ("unraisablehook", "excepthook"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGHUP)}
+    log, good, bad = Facts(), Beside(), Beside("the port is taken")
+    houses: list[House] = []
+
+    def companions(house: House, _: object) -> list[Beside]:
+        houses.append(house)
+        return [bad, good]
+
+    plan, ledger = plan_with_attendant(log), Ledger(10_000)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    theirs.setblocking(False)
+    ours.settimeout(PATIENCE)
+    beats, heard = pulse_sockets()
+    life = os.pipe()
+
+    def supervise() -> None:
+        assert ours.recv(1000) == b'{"order": "alive"}'
+        post = Post(1, 101, 0, is_ready=True, is_retiring=False, started_at=0.0)
+        beats.send(Pulse(1, 101, 0.0, 0.0, counters={"a": 3}).to_bytes())
+        ours.send(state_news(State(posts=[post])))
+        beats.send(Pulse(1, 101, 0.0, 1.0, counters={"a": 4}).to_bytes())
+        end = time.monotonic() + PATIENCE
+        while not (houses and houses[0].numbers()) and time.monotonic() < end:
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=supervise)
+    try:
+        with ours, theirs, beats, heard:
+            thread.start()
+            attendant = AttendantPlan((), companions)
+            table = SocketTable(InheritedSockets({}))
+            serve_attendant(plan, attendant, table, heard, theirs, ledger, life[0], (signal.SIGUSR1,))
+            thread.join(PATIENCE)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+        for end in life:
+            os.close(end)
+    assert houses[0].numbers() == Sums(ledger).total == {"a": 4}
+    assert good.steps == ["start", "stop"]
+    assert log.named("attendant_incomplete") == [{"cause": "the port is taken"}]
