@@ -66,6 +66,7 @@ from smtpmaild.sendmail.pickup import LOOK_SECONDS, PickUp
 from smtpmaild.server import sockets
 from smtpmaild.server.dovecot import DovecotSocket, mechanisms_of
 from smtpmaild.server.listener import ConnectionLimits, Door, Timeouts, TlsOffer
+from smtpmaild.server.notice import Notice
 from smtpmaild.server.plan import AttendantPlan, Companion, ListenerPlan, Plan, Vitals
 from smtpmaild.server.sums import Ledger
 from smtpmaild.server.threads import Threads
@@ -541,6 +542,7 @@ def plan(
         new_log = log if new.logging == config.logging else _log_like(new, stream)
         return plan(new, stream, new_log, allow_root=allow_root, metrics=app.metrics, before=history, chart=chart)
 
+    notice = Notice() if config.control is not None else None
     return Plan(
         listeners=tuple(_listener_plan(listener, app.doors[listener.name]) for listener in config.listeners),
         sinks=[*app.sinks.values()],
@@ -563,8 +565,9 @@ def plan(
         vitals=app.vitals,
         sections=_sections(config),
         attendant=_with_history(
-            build_attendant(config, partial(_route_of_mail, config, app.routing), app.log, chart), history
+            build_attendant(config, partial(_route_of_mail, config, app.routing), app.log, chart, notice), history
         ),
+        notice=notice,
     )
 
 

@@ -14,10 +14,12 @@ from smtpmaild.config.models import Config
 from smtpmaild.config.status import Status
 from smtpmaild.control.desk import Desk, Door, Premises, Store
 from smtpmaild.control.queue_files import QueueFiles
+from smtpmaild.control.recordings import Recordings
 from smtpmaild.control.serving import ControlSocket
 from smtpmaild.facts import Log
 from smtpmaild.idn import to_ascii
 from smtpmaild.server.house import House
+from smtpmaild.server.notice import Notice
 from smtpmaild.server.plan import AttendantPlan, Companion
 from smtpmaild.server.sockets import Address, InheritedAddress, TcpAddress, UnixAddress
 from smtpmaild.server.sums import Ledger
@@ -33,16 +35,21 @@ _Sockets = Callable[[Address], Sequence[socket.socket]]
 
 
 def build_attendant(
-    config: Config, route: Callable[[MailAddress], str], log: Log, chart: Ledger | None = None
+    config: Config,
+    route: Callable[[MailAddress], str],
+    log: Log,
+    chart: Ledger | None = None,
+    notice: Notice | None = None,
 ) -> AttendantPlan | None:
     """What the attendant serves; None where nobody wants it. route: what takes mail on that is put in by hand.
-    chart: where the status page keeps what was counted."""
+    chart: where the status page keeps what was counted.  notice: where the workers are told."""
     addresses = _addresses(config)
     if not addresses:
         return None
 
     def companions(house: House, sockets: _Sockets) -> Sequence[Companion]:
         desk = Desk(house, premises(config), queue_files(config, route, log), log)
+        desk.recordings = Recordings(notice, log) if notice is not None else None
         found: list[Companion] = [desk]
         if config.control is not None:
             found.append(ControlSocket(desk, sockets(addresses["control"]), log))

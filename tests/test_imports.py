@@ -115,7 +115,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
             "queue_id",
             "sink",
         )
-        + ("resolver", "auth.*", "tls.*"),
+        + ("resolver", "auth.*", "tls.*", "transcripts.scrubbing", "transcripts.writing"),
         others=("uvloop", "dns"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
@@ -162,8 +162,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     ),
     # what an operator asks and orders: the desk in the attendant, its socket, and the commands' end of it
     "control": Allowed(
-        ours=("__init__", "envelope", "facts", "metrics", "queue.*", "server.house", "server.pulse", "server.sums")
-        + ("smtp.address",),
+        ours=("__init__", "envelope", "facts", "metrics", "queue.*", "server.house", "server.notice", "server.pulse")
+        + ("server.sums", "smtp.address"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     # a server for developers: the engine with policies, routing and a store of its own, and a page to look at it
@@ -201,7 +201,16 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "log": Allowed(ours=("facts",), others=("structlog",)),
     "premises": Allowed(
         ours=("config.models", "control.*", "facts", "idn", "server.house", "server.plan", "server.sockets", "sink.*")
-        + ("config.sockets", "config.status", "smtp.address", "tls.settings", "tls.x509", "server.sums", "status.*")
+        + (
+            "server.notice",
+            "config.sockets",
+            "config.status",
+            "smtp.address",
+            "tls.settings",
+            "tls.x509",
+            "server.sums",
+            "status.*",
+        )
         + ("history.reading", "web.*"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),

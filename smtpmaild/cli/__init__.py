@@ -19,6 +19,7 @@ from smtpmaild.cli.dev import dev
 from smtpmaild.cli.drain import drain
 from smtpmaild.cli.healthcheck import healthcheck
 from smtpmaild.cli.queue import queue
+from smtpmaild.cli.record import record
 from smtpmaild.cli.reload import reload_
 from smtpmaild.cli.replay import replay
 from smtpmaild.cli.schema import schema
@@ -77,6 +78,7 @@ for command in (
     drain,
     healthcheck,
     queue,
+    record,
     reload_,
     replay,
     schema,

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from smtpmaild import __version__
 from smtpmaild.control.queue_files import Filters, QueueFiles, Record
 from smtpmaild.control.rates import SAMPLE_SECONDS, Rates
+from smtpmaild.control.recordings import Recordings
 from smtpmaild.facts import Log
 from smtpmaild.queue.shards import Who
 from smtpmaild.server.house import House, Reload, Work
@@ -66,7 +67,8 @@ class Premises:
 
 
 class Desk:
-    """See the head of this file. queue: None where no mail travels on."""
+    """See the head of this file. queue: None where no mail travels on.  recordings: of sessions; None: no worker could
+    be told."""
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Desk:
         self.house = house
         self.premises = premises
         self.queue = queue
+        self.recordings: Recordings | None = None
         self._log = log
         self._clock = clock
         self._rates = Rates()

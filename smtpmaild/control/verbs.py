@@ -14,6 +14,7 @@ from typing import Any
 
 from smtpmaild.control.desk import Desk
 from smtpmaild.control.queue_files import NoMessageError, QueueFiles, Record
+from smtpmaild.control.recordings import Wish
 from smtpmaild.queue.body import file_body
 from smtpmaild.queue.records import RecordError
 from smtpmaild.queue.shards import CHANGE_BY_VERB, Who
@@ -128,6 +129,21 @@ async def _drain(request: Request) -> Answer:
     yield Done({"pid": request.desk.house.state.pid})
 
 
+async def _record(request: Request) -> Answer:
+    recordings = request.desk.recordings
+    if recordings is None:
+        raise RefusedError("there is nobody to tell the workers", EX_UNAVAILABLE)
+    if recordings.is_busy:
+        raise RefusedError("somebody records already; try again when that is over", EX_TEMPFAIL)
+    wish = Wish(**request.arguments)
+    listeners = [door.name for door in request.desk.premises.doors]
+    if wish.listener and wish.listener not in listeners:
+        raise ValueError(f"there is no listener {wish.listener!r}, only {', '.join(listeners)}")
+    async for name, text in recordings.record(wish, request.who):
+        yield {"name": name, "text": text}
+    yield Done({})
+
+
 async def _queue_list(request: Request) -> Answer:
     async for record in _in_thread(request.queue.find(request.arguments)):
         yield record
@@ -201,6 +217,8 @@ _FILTERS: Mapping[str, type] = {
     "limit": int,
 }
 
+_WISH = {"client": str, "listener": str, "rule": str, "seconds": float, "most": int, "bodies": bool}
+
 VERBS: Mapping[str, Verb] = {
     "status": Verb(_status),
     "stores": Verb(_stores),
@@ -208,6 +226,7 @@ VERBS: Mapping[str, Verb] = {
     "destinations": Verb(_destinations),
     "reload": Verb(_reload),
     "drain": Verb(_drain, {"now": bool}),
+    "record": Verb(_record, _WISH),
     "queue.list": Verb(_queue_list, _FILTERS),
     "queue.show": Verb(_queue_show, {"id": str}),
     "queue.stats": Verb(_queue_stats, _FILTERS),

@@ -14,7 +14,7 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smtpmaild.envelope import IpAddress, IpNetwork, Peer
 from smtpmaild.server.connection import Connection
@@ -24,6 +24,9 @@ from smtpmaild.server.preface import Preface
 from smtpmaild.service import Service
 from smtpmaild.tls.certificates import Certificates
 from smtpmaild.tls.settings import ClientCertificates
+
+if TYPE_CHECKING:
+    from smtpmaild.server.recording import Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +165,8 @@ class _Ear:
 class Listener:
     """The open connections of one listener and the sockets that bring more of them.
 
-    on_empty: called when the last connection is gone.  handshakes: those of the whole worker.
+    recording: who has sessions written down that begin now; None: nobody.  on_empty: called when the last connection is
+    gone.  handshakes: those of the whole worker.
     """
 
     def __init__(
@@ -187,7 +191,7 @@ class Listener:
         self._on_empty = on_empty
         self._ears: list[_Ear] = []
         self._is_draining = False
-        self._protocol = Connection if door.trusted_proxies is None else Preface
+        self.recording: Recording | None = None
 
     async def open(self, sock: socket.socket, backlog: int) -> None:
         """Accept connections from a listening socket, TCP or Unix, until close(). The socket stays the caller's."""
@@ -204,7 +208,11 @@ class Listener:
         return _Ear(sock, backlog, duplicate, server)
 
     def _accept(self) -> Connection | Preface:
-        return self._protocol(self)
+        return self.connection() if self.door.trusted_proxies is None else Preface(self)
+
+    def connection(self) -> Connection:
+        """For a client that is about to come in."""
+        return Connection(self) if self.recording is None else self.recording.connection(self)
 
     def close(self) -> None:
         """Accept no more; the connections that are there stay."""

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from smtpmaild.facts import Log
 from smtpmaild.server.listener import Door
+from smtpmaild.server.notice import Notice
 from smtpmaild.server.sockets import Address
 from smtpmaild.sink import Sink
 
@@ -111,7 +112,8 @@ class Plan:
     in the loop when no more connections come in by this plan: what its companions do by themselves is for the next one.
 
     attendant: who answers the operator; None: nobody.  vitals: what a worker says of itself.  sections: what the file
-    says, section by section and part by part, in values that can be compared: to tell what a reload changed.
+    says, section by section and part by part, in values that can be compared: to tell what a reload changed.  notice:
+    where the attendant tells workers something; None: nowhere.
     """
 
     listeners: tuple[ListenerPlan, ...]
@@ -136,6 +138,7 @@ class Plan:
     attendant: AttendantPlan | None = None
     vitals: Callable[[], Vitals] = Vitals
     sections: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    notice: Notice | None = None
 
     @property
     def sockets(self) -> list[tuple[str, Address, int]]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from smtpmaild.envelope import Peer
-from smtpmaild.server.connection import Connection, is_gone, peer_of
+from smtpmaild.server.connection import is_gone, peer_of
 from smtpmaild.server.proxy_protocol import SHORTEST, Header, Malformed, parse
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Preface(asyncio.BufferedProtocol):
             # Version 1 knows no LOCAL: HAProxy's checks name the two ends of the connection itself.
             header = replace(header, is_probe=True)
         listener.forget(self, None)
-        connection = Connection(listener)
+        connection = listener.connection()
         transport.set_protocol(connection)
         connection.open(transport, self._proxy if header.source is None else header.source, self._proxy, header)
 

@@ -36,6 +36,7 @@ from smtpmaild.server.listener import Listener, Room
 from smtpmaild.server.notify import Notifier
 from smtpmaild.server.plan import Companion, Plan
 from smtpmaild.server.pulse import Heart
+from smtpmaild.server.recording import Recording
 from smtpmaild.server.sockets import SocketTable, name_of
 from smtpmaild.server.unraisable import log_unraisable
 from smtpmaild.sink import Sink
@@ -69,6 +70,7 @@ class Generation:
         self._urgency = Urgency.NONE
         self._started: list[Sink] = []
         self._companions: list[Companion] = []
+        self._noticed = 0
         handshakes = Handshakes(loop, plan.handshakes)
         self.listeners = [Listener(one.door, counts, room, loop, self._news.set, handshakes) for one in plan.listeners]
 
@@ -92,8 +94,21 @@ class Generation:
 
     def sweep(self, now: float) -> None:
         """Once a second."""
+        self._look_at_notice()
         for listener in self.listeners:
             listener.sweep(now)
+
+    def _look_at_notice(self) -> None:
+        """Record sessions where somebody has ordered that, and no longer where nobody does."""
+        notice = self.plan.notice
+        if notice is None or notice.number == self._noticed:
+            return
+        self._noticed = notice.number
+        order = notice.read()
+        recording = Recording(order) if order else None
+        for listener in self.listeners:
+            is_wanted = recording is not None and recording.listener in ("", listener.door.name)
+            listener.recording = recording if is_wanted else None
 
     async def revive(self) -> int:
         """Listen again on sockets that the loop gave up; how many."""

@@ -29,7 +29,7 @@ deliver_to:
   mail: {type: maildir, path: "/dev/null/{domain}/{mailbox}"}
 """
 COMMANDS = (
-    "audit", "check", "completion", "dev", "drain", "healthcheck", "queue", "reload", "replay", "schema",
+    "audit", "check", "completion", "dev", "drain", "healthcheck", "queue", "record", "reload", "replay", "schema",
     "sendmail", "status", "top", "trace", "try", "user", "version",
 )  # fmt: skip
 
