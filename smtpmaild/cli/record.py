@@ -14,7 +14,7 @@ from smtpmaild.cli.steering import control_socket, socket_options, troubles
 EX_CANTCREAT = 73
 
 
-@click.command(epilog="Example: smtpmaild record -c smtp.yaml --client 192.0.2.0/24 --for 10m --to recordings")
+@click.command(epilog="Example: smtpmaild record -c smtp.yaml --client 192.0.2.7 --to recordings")
 @socket_options
 @click.option("--client", default="", metavar="NET", help="Sessions of clients in this network, or of this address.")
 @click.option("--listener", default="", metavar="NAME", help="Sessions at this listener.")
