@@ -13,7 +13,7 @@ from dataclasses import replace
 from email.message import EmailMessage, Message
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from queueing import NO, NOW, address, entry
 from receiving import RecordingLog
@@ -402,6 +402,7 @@ def test_words_in_long_lines() -> None:
     assert parts(raw(message(), told(), using=replace(reports(), words=words)))[0].startswith("a a a")
 
 
+@settings(deadline=None)
 @given(
     envelope_id=st.text("+0123456789ABCDEF\u00fcx", max_size=30),
     original=st.text("+0123456789ABCDEF;x@", max_size=30),
@@ -419,6 +420,7 @@ def test_no_field_can_be_slipped_in(envelope_id: str, original: str, texts: Sequ
     assert (group["Action"], group["Status"]) == ("failed", "5.0.0")
 
 
+@settings(deadline=None)
 @given(local=st.from_regex(r'[a-z!#+=?^~{|}]{1,60}|"([ !#-\[\]-~]|\\["\\ -~]){0,60}"', fullmatch=True))
 def test_any_sender_is_addressed(local: str) -> None:
     found = parse_reverse_path(f"<{local}@x.example>")
