@@ -39,7 +39,7 @@ class Wish:
 
 
 class Recordings:
-    """See the head of this file. notice: None where the workers cannot be told."""
+    """See the head of this file. notice: where the workers look."""
 
     def __init__(self, notice: Notice, log: Log) -> None:
         self._notice = notice
@@ -55,8 +55,8 @@ class Recordings:
         """(name, text) of each session as it ends, ("", "") twice a second besides. Raises ValueError, OSError."""
         networks = [str(ipaddress.ip_network(wish.client, strict=False))] if wish.client else []
         until = time.time() + min(wish.seconds, LONGEST)
-        self._is_busy = True
         directory = tempfile.mkdtemp(prefix="smtpmaild-")
+        self._is_busy = True
         try:
             order = {"networks": networks, "listener": wish.listener, "rule": wish.rule, "directory": directory}
             self._notice.post({**order, "most": wish.most, "bodies": wish.bodies, "until": until})

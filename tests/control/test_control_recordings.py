@@ -50,16 +50,13 @@ def test_what_workers_write_is_handed_on(tmp_path: Path, notice: Notice) -> None
             asking = asyncio.create_task(
                 served.ask("record", client="192.0.2.7/24", rule="office", seconds=60.0, most=2, bodies=True)
             )
-            directory = await working(notice, "one", "two", "three")
+            await working(notice)
             order = notice.read()
-            assert (order["networks"], order["rule"], order["most"], order["bodies"]) == (
-                ["192.0.2.0/24"],
-                "office",
-                2,
-                True,
-            )
+            wanted = (["192.0.2.0/24"], "office", 2, True)
+            assert (order["networks"], order["rule"], order["most"], order["bodies"]) == wanted
             with pytest.raises(ControlError, match="somebody records already"):
-                await served.ask("record", rule="office")
+                await served.ask("record", rule="office", seconds=0.01)
+            directory = await working(notice, "one", "two")
             rows = [row for row in await asking if row["name"]]
             assert rows == [{"name": "S0.smtp", "text": "one"}, {"name": "S1.smtp", "text": "two"}]
             assert notice.read() == {}
