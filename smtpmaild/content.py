@@ -58,7 +58,7 @@ class Content:
         return self._head
 
     def message_id_and_subject(self) -> tuple[str, str]:
-        """The first of each field, unfolded, "" if there is none; bounded. Costs 1 us for a header of 3 KB."""
+        """The first of each field, unfolded, "" if there is none; bounded."""
         head = self._head
         # Nearly always they are written so, and not the first field.
         message_id, subject = head.find(b"\nMessage-ID: "), head.find(b"\nSubject: ")

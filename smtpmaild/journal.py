@@ -187,7 +187,7 @@ def _verb_of(line: str) -> str:
 def _trace(recipients: Sequence[Recipient], content: Content) -> tuple[object, ...]:
     """What history/events.py unpacks: where each recipient's mail goes and by which rule, Message-ID and Subject.
 
-    Costs 1.1 us for a recipient and 1 us for the header.
+    With the Recorder behind it a third of the journal's own cost again (bench/history.py).
     """
     to = [
         (
