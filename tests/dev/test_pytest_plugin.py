@@ -108,7 +108,7 @@ def test_synchronous(smtpmaild_server):
     )
     pytester.makepyfile(test_page=ASYNCIO)
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function")
-    result = pytester.runpytest_subprocess("-W", "error", "-v")
+    result = pytester.runpytest_subprocess("-W", "error", "-v", "-p", "no:hypothesispytest", "-p", "no:xdist")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["plugins:*asyncio*"])
 

@@ -107,7 +107,9 @@ class Raw:
     async def finish(self) -> bytes:
         """What a client sends last; hello() was sent."""
         while True:
-            self.incoming.write(await self.reader.read(65536))
+            octets = await self.reader.read(65536)
+            assert octets, "the server closed the connection"  # else this would go on for ever, and let nobody else run
+            self.incoming.write(octets)
             try:
                 self.tls.do_handshake()
             except ssl.SSLWantReadError:
