@@ -1,7 +1,8 @@
 """From the log to the file: the Recorder that every room tells its facts to, and the thread that writes them.
 
 A fact that is kept costs its teller an append. The thread takes what is there twice a second; more often would cost
-more, for both want the interpreter (bench/history.py load). Nobody waits for it: when it comes to a stand, because of its disk, what finds no room is counted, dropped and told.
+more, for both want the interpreter (bench/history.py load). Nobody waits for it: when it comes to a stand, because of
+its disk, what finds no room is counted, dropped and told.
 """
 
 from __future__ import annotations
