@@ -65,6 +65,8 @@ def things(config: Config) -> Iterator[Thing]:
             if isinstance(address, UnixAddress):
                 loc: Loc = ("listeners", number, "listen", index)
                 yield Thing(f"socket of {listener.name}", address.path, loc, is_public=True)
+    if config.control is not None:
+        yield Thing("control socket", config.control.socket, ("control", "socket"))
     yield from _secrets(config)
 
 
@@ -79,6 +81,10 @@ def _secrets(config: Config) -> Iterator[Thing]:
             path = getattr(relay, key, "")
             if path:
                 yield Thing(f"secret of relay {name}", path, ("relays", name, key), is_secret=True)
+    if config.history is not None:
+        yield Thing("history", config.history.path, ("history", "path"), is_secret=True)
+    if config.logging.privacy:
+        yield Thing("key of the pseudonyms", config.logging.privacy_file, ("logging", "privacy_file"), is_secret=True)
     # What is read into the model is known by its name in the file only.
     for loc in [("tls", "certificates", index, "key_passphrase_file") for index in range(len(config.tls.certificates))]:
         yield from _named(config, "passphrase of a key", loc)

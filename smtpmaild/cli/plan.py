@@ -51,6 +51,8 @@ def show_plan(path: str, last: int, *, as_json: bool) -> bool:
 def _history(config: Config) -> str:
     if config.history is None:
         raise OSError(0, "the configuration has no `history`; `history: {}` turns it on")
+    if config.logging.privacy:
+        raise OSError(0, "with `logging: {privacy: true}` it has pseudonyms, of which no rule knows anything")
     return config.history.path
 
 

@@ -26,6 +26,8 @@ local_domains:
 deliver_to: {mail: {type: maildir, path: "mail/{domain}/{mailbox}"}, none: {type: discard}}
 queue: {path: queue}
 sendmail: {listener: local, drop: drop}
+control: {socket: control.sock}
+history: {path: history.sqlite}
 relay_rules:
   - {name: staff, authenticated: true, tls: true, from_networks: [10.0.0.0/8], relay: smarthost}
   - {name: office, from_networks: [192.0.2.0/24], from_domains: [example.com], relay: mx}
@@ -68,7 +70,8 @@ def test_everything_that_matters_is_looked_at(folder: Path) -> None:
     assert found == {
         "configuration": "smtp.yaml", "store mail": "mail", "queue": "queue", "drop directory": "drop",
         "socket of local": "run/smtp.sock", "users file": "users", "private key": "mx.key",
-        "secret of relay smarthost": "password", "passphrase of a key": "words",
+        "secret of relay smarthost": "password", "passphrase of a key": "words", "control socket": "control.sock",
+        "history": "history.sqlite",
     }  # fmt: skip
     assert problems(folder) == []
     rights = {one.what: look_at(config, one) for one in things(config)}
@@ -84,6 +87,8 @@ def test_everything_that_matters_is_looked_at(folder: Path) -> None:
         ("mx.key", 0o644, "every user can read the private key mx.key: chmod o-rwx it"),
         ("smtp.yaml", 0o646, "every user can write the configuration smtp.yaml: chmod o-w it"),
         ("mail", 0o707, "every user can write the store mail mail: chmod o-w it"),
+        ("control.sock", 0o777, "every user can write the control socket control.sock: chmod o-w it"),
+        ("history.sqlite", 0o604, "every user can read the history history.sqlite: chmod o-rwx it"),
         ("drop", 0o1733, ""),  # that is what it is for
         ("mail", 0o750, ""),
         ("run", 0o777, "every user can replace the socket of local run/smtp.sock: chmod o-w run"),
@@ -91,7 +96,8 @@ def test_everything_that_matters_is_looked_at(folder: Path) -> None:
     ],
 )
 def test_what_lies_open(folder: Path, name: str, mode: int, problem: str) -> None:
-    (folder / "run" / "smtp.sock").touch(mode=0o600)
+    for socket in ("run/smtp.sock", "control.sock", "history.sqlite"):
+        (folder / socket).touch(mode=0o600)
     (folder / name).chmod(mode)
     assert problems(folder) == ([problem] if problem else [])
 
@@ -122,15 +128,15 @@ def test_the_report_for_people(folder: Path, capsys: pytest.CaptureFixture[str])
         "smtp.yaml, serving as mx.example.com Listeners",
         "mx mx SMTP 0.0.0.0:25 no TLS no AUTH open to strangers",
         "submission submission SMTP 0.0.0.0:587 TLS required AUTH required no strangers: clients must sign in",
-        "staff (smtp.yaml:16) from 10.0.0.0/8; signed in; with TLS to anywhere by smarthost",
-        "office (smtp.yaml:17) from 192.0.2.0/24; sender in example.com to anywhere by mx",
-        "far (smtp.yaml:18) named *.example.net to far.example into the store none",
+        "staff (smtp.yaml:18) from 10.0.0.0/8; signed in; with TLS to anywhere by smarthost",
+        "office (smtp.yaml:19) from 192.0.2.0/24; sender in example.com to anywhere by mx",
+        "far (smtp.yaml:20) named *.example.net to far.example into the store none",
         "local_domains.example.com (smtp.yaml:10) everybody to away@example.com by smarthost",
         "local_domains.lists.example.com (smtp.yaml:11) everybody to lists.example.com by smarthost",
         "Can a stranger relay? No: every kind of stranger was looked at (",
-        "'staff' (smtp.yaml:16): strangers have not signed in",
+        "'staff' (smtp.yaml:18): strangers have not signed in",
         "local: it is reached from this machine or a private network only",
-        "; 1 from a network known to 'office' (smtp.yaml:17)",
+        "; 1 from a network known to 'office' (smtp.yaml:19)",
         "queue " + str(folder / "queue") + " not there",
         "Nothing found that should not be so",
     ):
@@ -147,7 +153,7 @@ def test_statuses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ran() == 77
     out, err = capsys.readouterr()
     assert "rule 'all' is an open relay" in err
-    assert "Can a stranger relay? YES\n  by 'all' (smtp.yaml:19), who is answered 250 2.1.5" in out
+    assert "Can a stranger relay? YES\n  by 'all' (smtp.yaml:21), who is answered 250 2.1.5" in out
     assert " and 35 more " in out
     assert ran("--json") == 77
     found = json.loads(capsys.readouterr().out)

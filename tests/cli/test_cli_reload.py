@@ -115,6 +115,8 @@ def test_without_a_history_there_are_the_tests(run: Runner, tmp_path: Path) -> N
     assert ran.out.startswith(
         f"{tmp_path}/smtp.yaml: no mistakes; it has no tests either\nno verdicts on record: the con"
     )
+    hidden = CONFIG + "logging: {privacy: true}\n"
+    assert "it has pseudonyms" in run("reload", "-c", configured(tmp_path, hidden, with_history=False), "--plan").out
     case = "tests: [{to: bob@local.example, expect: accept}]\n"
     ran = run("reload", "-c", configured(tmp_path, CONFIG + case, with_history=False), "--plan")
     assert "no mistakes; 1 test passes\nno verdicts on record: No such file or directory" in ran.out
