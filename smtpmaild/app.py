@@ -532,7 +532,8 @@ def plan(
     allow_root: as the key of the config, from the command line.  before, chart: of the plan that this one follows.
     """
     history = build_history(config, log, before)
-    app = build(config, log, metrics, history, build_pseudonyms(config, log))
+    pseudonyms = build_pseudonyms(config, log)
+    app = build(config, log, metrics, history, pseudonyms)
     chart = chart or (Ledger() if config.status is not None else None)
     path = config.document.path if config.document else ""
 
@@ -565,7 +566,15 @@ def plan(
         vitals=app.vitals,
         sections=_sections(config),
         attendant=_with_history(
-            build_attendant(config, partial(_route_of_mail, config, app.routing), app.log, chart, notice), history
+            build_attendant(
+                config,
+                partial(_route_of_mail, config, app.routing),
+                app.log,
+                chart,
+                notice,
+                str if pseudonyms is None else pseudonyms.text,
+            ),
+            history,
         ),
         notice=notice,
     )

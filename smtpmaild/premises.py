@@ -40,15 +40,18 @@ def build_attendant(
     log: Log,
     chart: Ledger | None = None,
     notice: Notice | None = None,
+    without_names: Callable[[str], str] = str,
 ) -> AttendantPlan | None:
     """What the attendant serves; None where nobody wants it. route: what takes mail on that is put in by hand.
-    chart: where the status page keeps what was counted.  notice: where the workers are told."""
+    chart: where the status page keeps what was counted.  notice: where the workers are told.
+    without_names: a text as the log would have it."""
     addresses = _addresses(config)
     if not addresses:
         return None
 
     def companions(house: House, sockets: _Sockets) -> Sequence[Companion]:
         desk = Desk(house, premises(config), queue_files(config, route, log), log)
+        desk.without_names = without_names
         desk.recordings = Recordings(notice, log) if notice is not None else None
         found: list[Companion] = [desk]
         if config.control is not None:

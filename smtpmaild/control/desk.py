@@ -82,6 +82,8 @@ class Desk:
         self.premises = premises
         self.queue = queue
         self.recordings: Recordings | None = None
+        #: What was said at destinations, and networks of clients, as the log would have them (privacy/).
+        self.without_names: Callable[[str], str] = str
         self._log = log
         self._clock = clock
         self._rates = Rates()
@@ -150,7 +152,7 @@ class Desk:
         counted: Counter[str] = Counter()
         for work in self.house.work:
             counted.update(work.pulse.networks if work.pulse else {})
-        return dict(counted.most_common())
+        return {self.without_names(name): count for name, count in counted.most_common()}
 
     def is_ready(self) -> str:
         """Why no mail should be sent here now; "" where it should."""
@@ -178,7 +180,9 @@ class Desk:
                 for key in ("in_flight", "window"):
                     record[key] = record.get(key, 0) + pace[key]
                 record["dead_until"] = max(record.get("dead_until", 0.0), pace["dead_until"])
-        return [{**_NO_PACE, **record} for record in by_name.values()]
+        return [
+            {**_NO_PACE, **record, "last": self.without_names(str(record["last"] or ""))} for record in by_name.values()
+        ]
 
     async def _waiting(self) -> Record | None:
         if self.queue is None:

@@ -108,6 +108,18 @@ def test_stores_and_certificates(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
+def test_what_was_said_and_who_is_here_may_be_without_names(tmp_path: Path) -> None:
+    async def work() -> None:
+        staged = Staged()
+        desk = desk_for(staged, queue_in(tmp_path))
+        desk.without_names = lambda text: f"({text})"
+        staged.pulse(1, networks={"192.0.2.0/24": 3})
+        assert desk.networks() == {"(192.0.2.0/24)": 3}
+        assert {one["last"][:1] for one in await desk.destinations()} == {"("}
+
+    asyncio.run(work())
+
+
 def test_destinations_are_what_waits_and_what_runners_know(tmp_path: Path) -> None:
     async def work() -> None:
         staged = Staged()
