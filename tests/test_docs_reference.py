@@ -22,6 +22,7 @@ from smtpmaild.config.models import Config
 from smtpmaild.config.schema import config_schema
 
 PAGES = pages()
+SECTIONS = [*sections()]
 MAN = [path for path in PAGES if path.parent.name == "man"]
 
 
@@ -33,19 +34,19 @@ def test_page_is_fresh(path: Path) -> None:
 def test_every_key_of_the_schema_is_there() -> None:
     schema = config_schema()
     wanted = {key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", {})}
-    shown = {step for section in sections() for key in section.keys for step in key.path}
-    shown |= {step for section in sections() if section.key is not None for step in section.key.path}
+    shown = {step for section in SECTIONS for key in section.keys for step in key.path}
+    shown |= {step for section in SECTIONS if section.key is not None for step in section.key.path}
     assert shown == wanted
 
 
 def test_every_section_has_an_example() -> None:
-    assert {section.title for section in sections() if section.depth == 0} == {*EXAMPLES}
+    assert {section.title for section in SECTIONS if section.depth == 0} == {*EXAMPLES}
     assert {*AROUND} <= {*EXAMPLES}
 
 
 def test_sections_stand_in_the_order_of_the_file() -> None:
-    names = [name for name in Config.model_fields if any(section.title == name for section in sections())]
-    assert [section.title for section in sections() if section.depth == 0] == ["The top level", *names]
+    names = [name for name in Config.model_fields if any(section.title == name for section in SECTIONS)]
+    assert [section.title for section in SECTIONS if section.depth == 0] == ["The top level", *names]
 
 
 def test_every_command_is_there_with_an_example() -> None:
