@@ -2,7 +2,7 @@
 
 Turns what a person says of a session (a listener's name, who signs in) into a Question of the trial, with what the
 configuration makes of it, and compares what came of a case with what the case expects. What fails becomes a mistake of
-the file like any other. Builds nothing: app.py hands in a Stage.
+the file like any other. Builds nothing: app/ hands in a Stage.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ ReplyFilter = Callable[[Session, str, Reply], Reply]
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the sessions of one listener share; made by app.py or embedding/, never changed.
+    """What the sessions of one listener share; made by app/ or embedding/, never changed.
 
     verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
     who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data

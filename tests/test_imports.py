@@ -199,21 +199,6 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         banned=frozenset({"asyncio", "uvloop"}),
     ),
     "log": Allowed(ours=("facts",), others=("structlog",)),
-    "premises": Allowed(
-        ours=("config.models", "control.*", "facts", "idn", "server.house", "server.plan", "server.sockets", "sink.*")
-        + (
-            "server.notice",
-            "config.sockets",
-            "config.status",
-            "smtp.address",
-            "tls.settings",
-            "tls.x509",
-            "server.sums",
-            "status.*",
-        )
-        + ("history.reading", "web.*"),
-        banned=ANY_OF_THE_STANDARD_LIBRARY,
-    ),
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
         + ("auth.*", "dialogue", "service", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")
@@ -224,9 +209,11 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
             "sendmail.*",
             "history.*",
             "privacy.*",
-            "premises",
             "rehearsal",
             "trial",
+            "control.*",
+            "status.*",
+            "web.*",
         ),
         others=("uvloop",),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
@@ -257,7 +244,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
 
 #: What only one or two rooms may know, so that nobody else can grow a dependency on it.
 KNOWN_ONLY_TO = {
-    "config": {"app", "cli", "premises", "rehearsal", "audit", "forecast"},
+    "config": {"app", "cli", "rehearsal", "audit", "forecast"},
     "log": {"app", "cli"},
     "app": {"cli"},
 }

@@ -6,6 +6,7 @@ line can name the rule that decided with its line.
 
 from __future__ import annotations
 
+import os
 import socket
 from typing import Annotated, Literal
 
@@ -159,6 +160,11 @@ class Config(Section):
             for steps, value in found.items()
             if self._document is None or not self._document.has(("listeners", number, *steps))
         }
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes serve."""
+        return len(os.sched_getaffinity(0)) if self.workers == "auto" else self.workers
 
     @property
     def needs_queue(self) -> bool:

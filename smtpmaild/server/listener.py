@@ -1,6 +1,6 @@
 """One listener of the config, in one worker process: what its sessions get, and its open connections.
 
-A `Door` is what app.py makes of a listener's part of the config; it never changes, and neither does the door of a
+A `Door` is what app/doors.py makes of a listener's part of the config; it never changes, and neither does the door of a
 `Listener`. A reload makes another listener that accepts from the same sockets; the old one closes its ears and keeps
 its sessions until they end.
 """

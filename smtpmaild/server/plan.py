@@ -1,6 +1,6 @@
-"""What the processes of the daemon need to know: the seam between app.py, which reads the config, and server/.
+"""What the processes of the daemon need to know: the seam between app/, which reads the config, and server/.
 
-A `Plan` is one reading of the configuration, ready to serve. app.py builds it; `run` in supervisor.py serves it until
+A `Plan` is one reading of the configuration, ready to serve. app/ builds it; `run` in supervisor.py serves it until
 it is told to stop; SIGHUP asks it for the next one. It never changes.
 
 In which process what is called:

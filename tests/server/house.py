@@ -172,7 +172,7 @@ def make_door(
     client_names: LookUp | None = None,
     **door: Any,
 ) -> Door:
-    """A door as app.py would make it."""
+    """A door as app/doors.py would make it."""
     metrics = Metrics()
     service = Service(
         listener=name,

@@ -1,4 +1,4 @@
-"""Signing in from the configuration to the socket: listeners, accounts and threads as app.py puts them together."""
+"""Signing in from the configuration to the socket: listeners, accounts and threads as app/ puts them together."""
 
 from __future__ import annotations
 

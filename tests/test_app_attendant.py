@@ -11,8 +11,8 @@ from attending import Staged
 from browsing import parsed
 from receiving import RecordingLog
 
+from smtpmaild.app.attendant import build_attendant
 from smtpmaild.config import Config, load
-from smtpmaild.premises import build_attendant
 from smtpmaild.server.plan import AttendantPlan
 from smtpmaild.server.sockets import InheritedAddress, TcpAddress, UnixAddress
 

@@ -1,7 +1,4 @@
-"""The composition root of the attendant: from a Config to the desk and what serves it. app.py does the same for mail.
-
-Nothing here touches the disk or opens a socket; that begins with the companions in the hands of server/attendant.py.
-"""
+"""The attendant: the desk, and what serves it. Its companions begin in the hands of server/attendant.py."""
 
 from __future__ import annotations
 
