@@ -103,7 +103,8 @@ function options() {
       stroke: colour(name),
       width: 2,
       fill: name === "accepted" ? `${colour(name)}1f` : undefined,
-      points: {show: false},
+      // A line wants two moments; in the first minute there is one.
+      points: {show: (chart, series) => chart.data[series].filter((value) => value !== null).length === 1, size: 6},
     }))],
     hooks: {setCursor: [tell]},
   };
