@@ -116,6 +116,11 @@ def test_other_domains_are_not_local(routing: Routing, recipient: str) -> None:
     assert str(found.reply) == "550 5.7.1 Relaying denied"
 
 
+def test_domains_are_known_without_a_mailbox(routing: Routing) -> None:
+    assert routing.is_local("example.com")
+    assert not routing.is_local("elsewhere.example")
+
+
 def test_names_the_rule_and_the_store(routing: Routing) -> None:
     refused = route(routing, "nobody@example.org")
     assert refused.rule is ORG.rule
