@@ -136,6 +136,9 @@ def measure(port: int, seconds: float) -> Mapping[str, Sequence[float]]:
 def show(title: str, taken: Mapping[str, Sequence[float]], more: str = "") -> None:
     cells = []
     for what, times in taken.items():
+        if len(times) < 2:  # a short run on a busy machine
+            cells.append(f"{what}: too few")
+            continue
         percentiles = statistics.quantiles(times, n=100)
         cells.append(f"{what}: median {statistics.median(times):.1f}, 99th {percentiles[98]:.1f}, max {max(times):.1f}")
     print(f"  {title:18} {' ms;  '.join(cells)} ms  {more}", flush=True)

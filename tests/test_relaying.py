@@ -7,7 +7,6 @@ import email.policy
 import os
 import signal
 import smtplib
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """\
@@ -41,13 +41,6 @@ timeouts: {{drain: 5s}}
 logging: {{format: json}}
 workers: {workers}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Daemon:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from authority import authority, issue, write_ca
-from test_relaying import Daemon, free_port, until
+from ports import free_port
+from test_relaying import Daemon, until
 
 from smtpmaild.auth.scram import ScramKeys
 

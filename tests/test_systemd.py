@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import re
 import smtplib
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 UNITS = Path(__file__).resolve().parent.parent / "systemd"
 SERVICE = UNITS / "smtpmaild.service"
@@ -107,12 +107,6 @@ def test_service_says_what_the_daemon_does() -> None:
 def test_socket_has_both_protocols_under_one_name() -> None:
     assert ("FileDescriptorName", "smtp") in settings(SOCKET)
     assert [value for key, value in settings(SOCKET) if key == "ListenStream"] == ["0.0.0.0:25", "[::]:25"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def write_config(folder: Path, listen: str, workers: int) -> Path:

@@ -250,7 +250,7 @@ TWO: Records = {
 
 async def by_mx(records: Records, port: int, *addresses: str) -> list[str]:
     async with name_server(records) as server:
-        hops = NextHops(make_resolver([server.address], 0.5))
+        hops = NextHops(make_resolver([server.address], 5.0))
         options = MxOptions(type="mx", port=port, ip=("ipv4",))
         async with closing(build(options, shared(next_hops=hops))) as agent:
             outcomes = await agent.deliver(MESSAGE, recipients(*addresses))
@@ -328,7 +328,7 @@ def test_not_more_than_two_servers_are_asked() -> None:
 def test_smarthost_is_never_asked_for_by_mx() -> None:
     async def work() -> None:
         async with name_server({}) as server, serving(Script()) as peer:
-            hops = NextHops(make_resolver([server.address], 0.5))
+            hops = NextHops(make_resolver([server.address], 5.0))
             options = SmtpOptions(host="127.0.0.1", port=peer.port)
             async with closing(build(options, shared(next_hops=hops))) as agent:
                 assert shown(await agent.deliver(MESSAGE, recipients("a@nowhere.example"))) == ["250 2.0.0 taken"]

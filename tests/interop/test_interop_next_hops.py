@@ -19,6 +19,7 @@ import pytest
 from authority import issue, write_ca
 from conftest import find_program
 from delivering import EIGHT_BIT, MESSAGE, PATIENCE, Bytes, address, closing, recipients, run, shared, shown
+from ports import free_port
 from postfix import open_folder, postfix
 
 from smtpmaild.delivery import Outcome, Passed
@@ -39,12 +40,6 @@ BODY += b".\r\n..two\r\n.leading\r\nFrom the beginning\r\n" + b"x" * 900 + b"\r\
 WITH_DOTS = replace(MESSAGE, body=Bytes(BODY))
 LARGE = replace(MESSAGE, body=Bytes(BODY + (b"y" * 70 + b"\r\n") * 20_000))
 MIXED = ("ok@local.example", "unknown@local.example", "busy@local.example", "second@local.example")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port: int = one.getsockname()[1]
-        return port
 
 
 def deliver(

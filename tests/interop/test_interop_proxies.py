@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from authority import client_context, issue
 from daemons import PATIENCE, Daemon
+from ports import free_port
 from postfix import open_folder, postfix
 
 NeedsProgram = Callable[[str], str]
@@ -83,13 +84,6 @@ def hand_in(port: int, recipient: str, context: ssl.SSLContext | None = None) ->
         client.ehlo("client.example")
         client.sendmail("a@client.example", [recipient], TEXT)
         return host, own_port
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-        assert isinstance(port, int)
-        return port
 
 
 # HAProxy
