@@ -101,6 +101,7 @@ class HaProxy:
         config.write_text(
             f"global\n    stats socket {self._admin}\n"
             "defaults\n    mode tcp\n    timeout connect 2s\n    timeout client 20s\n    timeout server 20s\n"
+            "    timeout check 5s\n"
             f"listen smtp\n    bind fd@{number}{crt}\n{more}    server mx {server} check inter 100ms {options}\n"
         )
         with (folder / "haproxy.log").open("wb") as log:
