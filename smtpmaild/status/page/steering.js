@@ -53,8 +53,12 @@ const WORDS = {
   drop: ["Drop", "is deleted. Nobody is told, and it cannot be brought back."],
 };
 
+/** Ends the question that is asked now. */
+let unasked = () => {};
+
 /** Ask whether it is meant, and do it; true where it was done. */
 export function confirmed(verb, ids) {
+  unasked();
   const [title, effect] = WORDS[verb];
   const many = ids.length === 1 ? `Message ${ids[0]}` : `${count(ids.length)} messages`;
   byId("confirm-title").textContent = `${title} ${ids.length === 1 ? "this message" : many}?`;
@@ -75,12 +79,15 @@ export function confirmed(verb, ids) {
       } catch (error) { byId("confirm-error").textContent = error.message; }
     };
     const finish = (done) => {
+      unasked = () => {};
       byId("confirm-form").removeEventListener("submit", submit);
       dialog.removeEventListener("close", cancel);
       dialog.close();
       settle(done);
     };
-    const cancel = () => finish(false);
+    // The browser tells of a closed dialog a moment later: by then the next question may be asked in it.
+    const cancel = () => { if (!dialog.open) finish(false); };
+    unasked = () => finish(false);
     byId("confirm-form").addEventListener("submit", submit);
     dialog.addEventListener("close", cancel);
   });
