@@ -1,25 +1,28 @@
 """What the history costs: `bench/history.py cost` in this process, `search` over 100,000 messages, `load` on a daemon.
 
 cost: the journal of a session with one message, told to a log that keeps nothing, with the Recorder before it and
-without; then the thread's part, per message. load: messages a second and CPU of one worker, history on and off, by
-turns.
+without; then the thread's part, per message. load: messages a second and CPU of one worker and all beside it, by
+turns: nothing on, the history, and all of history, metrics and a page that somebody looks at.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import shutil
 import statistics
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from accounting import cpu_seconds
-from load import Shape, send
-from servers import Server, always, smtpmaild, started
+from load import HOST, Shape, send
+from servers import MAILDIR, Server, always, free_port, smtpmaild, started
 
 from smtpmaild.content import Content
 from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule, Session, Transaction
@@ -109,7 +112,7 @@ class Fleeting(Kept):
 def kept(count: int) -> list[object]:
     history = Kept(Settings("", 1e9, 1), Silent())
     told_of(Recorder(Silent(), history), count, is_recorded=True)
-    return [told for _, told in history._events]
+    return [*history._events]
 
 
 def cost(folder: Path, count: int = 20_000) -> None:
@@ -172,53 +175,78 @@ def search(folder: Path, count: int = 100_000) -> None:
             print(f"{name:13} {statistics.median(runs) * 1000:6.1f} ms")
 
 
-def server(name: str, history: str) -> Server:
+def server(name: str, store: str, more: str) -> Server:
     def prepare(folder: Path, port: int) -> list[str]:
-        command = smtpmaild("{type: discard}", "1")(folder, port)
+        command = smtpmaild(store, "1")(folder, port)
         with (folder / "smtp.yaml").open("a") as config:
-            config.write(history)
+            config.write(more)
         return command
 
     return Server(name, "", always, prepare, None)
 
 
-def load(folder: Path, rounds: int, messages: int) -> None:
-    servers = [server("off", ""), server("on", "history: {path: history.sqlite}\n")]
-    for title, shape in {
-        "a session each": Shape(20, 4096, False),
-        "kept sessions": Shape(20, 4096, True),
-    }.items():
-        rates: dict[str, list[float]] = {one.name: [] for one in servers}
-        costs: dict[str, list[float]] = {one.name: [] for one in servers}
-        for turn in range(rounds):
-            for one in servers:
-                with started(one, folder / f"{title}-{turn}-{one.name}") as running:
-                    send(running.port, shape, 500)
-                    before = cpu_seconds(running.pid)
-                    seconds = send(running.port, shape, messages)
-                    time.sleep(1.0)  # the thread writes
-                    rates[one.name].append(messages / seconds)
-                    costs[one.name].append((cpu_seconds(running.pid) - before) / messages * 1e6)
-        print(title)
-        for name in rates:
-            print(
-                f"  history {name:4} {statistics.median(rates[name]):8,.0f} messages/s "
-                f"{statistics.median(costs[name]):6.1f} us CPU a message"
-            )
+def watch(port: int, stopping: threading.Event) -> None:
+    """Somebody has the page open, and Prometheus comes by every five seconds."""
+    with urllib.request.urlopen(f"http://{HOST}:{port}/api/events", timeout=30) as live:
+        asked_at = 0.0
+        while not stopping.is_set():
+            live.readline()
+            if time.monotonic() - asked_at > 5:
+                asked_at = time.monotonic()
+                urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=30).read()
+
+
+def load(folder: Path, rounds: int, messages: int, store: str) -> None:
+    """All servers are there all the time, each in its turn; figures are medians, ratios those of the same round."""
+    page = free_port()
+    history = "history: {path: history.sqlite}\n"
+    status = f"status: {{listen: '{HOST}:{page}'}}\n"
+    kinds = {"off": "", "history": history, "all": history + status}
+    shapes = {"a session each": Shape(20, 4096, False), "kept sessions": Shape(20, 4096, True)}
+    with contextlib.ExitStack() as stack:
+        running = {
+            name: stack.enter_context(started(server(name, store, more), folder / name)) for name, more in kinds.items()
+        }
+        stopping = threading.Event()
+        watcher = threading.Thread(target=watch, args=(page, stopping), daemon=True)
+        watcher.start()
+        for title, shape in shapes.items():
+            rates: dict[str, list[float]] = {name: [] for name in kinds}
+            costs: dict[str, list[float]] = {name: [] for name in kinds}
+            for turn in range(rounds + 1):  # the first one warms up
+                for name in [*kinds][:: 1 if turn % 2 else -1]:
+                    one = running[name]
+                    before = cpu_seconds(one.pid)
+                    seconds = send(one.port, shape, messages)
+                    time.sleep(0.7)  # the thread writes
+                    if turn:
+                        rates[name].append(messages / seconds)
+                        costs[name].append((cpu_seconds(one.pid) - before) / messages * 1e6)
+            print(title)
+            for name in kinds:
+                ratio = statistics.median(on / off for on, off in zip(rates[name], rates["off"], strict=True))
+                more_cpu = statistics.median(on - off for on, off in zip(costs[name], costs["off"], strict=True))
+                print(
+                    f"  {name:8} {statistics.median(rates[name]):8,.0f} messages/s ({ratio:.3f}) "
+                    f"{statistics.median(costs[name]):6.1f} us CPU a message ({more_cpu:+.1f})"
+                )
+        stopping.set()
+        watcher.join(10)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["cost", "search"], choices=["cost", "search", "load"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--messages", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--messages", type=int, default=4_000)
+    parser.add_argument("--store", default=MAILDIR, help="of deliver_to, for load")
     wanted = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="history-"))
     try:
         for what in wanted.what:
             print(f"\n{what}")
             if what == "load":
-                load(folder, wanted.rounds, wanted.messages)
+                load(folder, wanted.rounds, wanted.messages, wanted.store)
             else:
                 {"cost": cost, "search": search}[what](folder)
     finally:

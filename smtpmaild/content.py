@@ -95,7 +95,7 @@ class Content:
 def _field(head: bytes, start: int) -> str:
     """What stands from here to the end of the field."""
     end = head.find(b"\r\n", start, start + _FIELD_LIMIT)
-    if end >= 0 and head[end + 2 : end + 3] not in b" \t":  # not b"" either, the last field
+    if end >= 0 and not head.startswith((b" ", b"\t"), end + 2):
         return head[start:end].strip().decode("utf-8", "replace")
     # RFC 5322 §2.2.3: a line that begins with white space goes on with the field.
     first, *rest = head[start : start + _FIELD_LIMIT].split(b"\r\n")

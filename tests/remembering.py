@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from smtpmaild.history import Settings
-from smtpmaild.history.events import Told
+from smtpmaild.history.events import Row, row_of
 from smtpmaild.history.store import Store
+
+#: What row_of() takes.
+Told = tuple[float, str, Mapping[str, Any], Any]
 
 NOW = 1_790_000_000.0
 PEER = "192.0.2.1:4000"
@@ -115,10 +119,20 @@ def settings_in(directory: Path, keep: float = 1e9, size: int = 10**9) -> Settin
     return Settings(path_in(directory), keep, size)
 
 
+def rows(told: Iterable[Told]) -> list[Row]:
+    """As the store wants them."""
+    return [row_of(*one) for one in told]
+
+
+def append(store: Store, told: Iterable[Told]) -> None:
+    """As the Recorder's thread does."""
+    store.append(rows(told))
+
+
 def write(directory: Path, *batches: list[Told]) -> str:
     """A file with these events, each list written at once; its path."""
     store = Store(settings_in(directory), print)
     for batch in batches:
-        store.append(batch)
+        append(store, batch)
     store.close()
     return path_in(directory)

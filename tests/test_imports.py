@@ -127,7 +127,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # what names nobody: before the log, and so before all that is made of it
     "privacy": Allowed(ours=("facts",)),
     # what happened: a thread and a file; told by the log, asked by commands and pages
-    "history": Allowed(ours=("facts",), banned=LOOP_AND_SOCKETS - {"asyncio"}),
+    "history": Allowed(ours=("facts",), others=("pydantic_core",), banned=LOOP_AND_SOCKETS - {"asyncio"}),
     # `smtpmaild try`: a session without a network, through stores that store nothing
     "trial": Allowed(
         ours=("smtp.*", "receiver", "service", "dialogue", "envelope", "facts", "sink", "sink.discard", "auth"),
@@ -198,7 +198,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         others=("pydantic", "pydantic_core", "yaml"),
         banned=frozenset({"asyncio", "uvloop"}),
     ),
-    "log": Allowed(ours=("facts",), others=("structlog",)),
+    "log": Allowed(ours=("facts",), others=("structlog", "pydantic_core")),
     "app": Allowed(
         ours=("__init__", "config.*", "content", "envelope", "facts", "idn", "log", "metrics", "policy.*", "queue_id")
         + ("auth.*", "dialogue", "service", "routing", "server.*", "sink.*", "smtp.*", "tls.*", "trace")

@@ -42,7 +42,7 @@ allow_root: true
 #: A daemon that starts as root, as tests may, becomes somebody; the service is its user from the beginning.
 BECOMING = {"setgroups", "setresgid", "setresuid"}
 #: How the log shows the port that the kernel chose.
-PORT = r'"event": "listening".*"address": "127\.0\.0\.1:(\d+)"'
+PORT = r'"event":"listening".*"address":"127\.0\.0\.1:(\d+)"'
 CANNOT_REFUSE = "this kernel cannot refuse"
 #: prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN), and then the command: what it starts inherits the ban.
 WITHOUT_NEW_CODE = f"""

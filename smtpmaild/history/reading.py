@@ -83,7 +83,7 @@ class Reading:
         found: list[Event] = []
         with self._snapshot():
             for first, text in self._bodies():
-                found += (event for event in reversed([*events_of(text.decode(), first)]) if event.name in names)
+                found += (event for event in reversed([*events_of(text, first)]) if event.name in names)
                 if len(found) >= limit:
                     break
         return found[:limit]
@@ -97,7 +97,7 @@ class Reading:
         wanted, needle = text.lower(), needle_of(text)
         with self._snapshot():
             for first, body in self._bodies():
-                found = events_with(body, needle, first) if needle else reversed([*events_of(body.decode(), first)])
+                found = events_with(body, needle, first) if needle else reversed([*events_of(body, first)])
                 for event in found:
                     if event.name in names and mentions(event, wanted):
                         yield event
@@ -128,7 +128,7 @@ class Reading:
 
     def _events(self, first: int) -> list[Event]:
         (body,) = self._connection.execute("SELECT events FROM body WHERE first = ?", (first,)).fetchone()
-        return [*events_of(body.decode(), first)]
+        return [*events_of(body, first)]
 
     def _bodies(self) -> Iterator[tuple[int, bytes]]:
         return self._connection.execute("SELECT first, events FROM body ORDER BY first DESC")

@@ -20,7 +20,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 
 from smtpmaild.history import Settings
-from smtpmaild.history.events import VERSION, Told, keys_of, text_of
+from smtpmaild.history.events import VERSION, Row, keys_of, text_of
 
 #: Events of a chunk: what is parsed to find one of them, 0.5 ms.
 CHUNK_EVENTS = 256
@@ -65,16 +65,16 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def append(self, told: Sequence[Told]) -> None:
+    def append(self, rows: Sequence[Row]) -> None:
         """Write these events, all or none of them; then keep to age and size, in small steps."""
         try:
-            self._append(self._connected(), told)
+            self._append(self._connected(), rows)
         except sqlite3.DatabaseError as error:
             self.close()
             if error.sqlite_errorcode & 0xFF not in _BROKEN:
                 raise
             self._put_aside(str(error))
-            self._append(self._connected(), told)
+            self._append(self._connected(), rows)
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -109,24 +109,24 @@ class Store:
                 os.unlink(path + suffix)
         self._tell(why)
 
-    def _append(self, connection: sqlite3.Connection, told: Sequence[Told]) -> None:
-        # Encoded before the transaction: other processes wait for that.
-        rows = [
-            (len(part), part[0][0], part[-1][0], keys_of(part), text_of(part).encode("ascii"))
-            for part in (told[start : start + CHUNK_EVENTS] for start in range(0, len(told), CHUNK_EVENTS))
+    def _append(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        # Made before the transaction: other processes wait for that.
+        chunks = [
+            (len(part), part[0][0], part[-1][0], keys_of(part), text_of(part))
+            for part in (rows[start : start + CHUNK_EVENTS] for start in range(0, len(rows), CHUNK_EVENTS))
         ]
         with _transaction(connection):
             first = _next_number(connection)
-            for count, begins, ends, keys, text in rows:
+            for count, begins, ends, keys, text in chunks:
                 connection.execute("INSERT INTO chunk VALUES (?, ?, ?, ?, ?)", (first, count, begins, ends, keys))
                 connection.execute("INSERT INTO body VALUES (?, ?)", (first, text))
                 first += count
-        self._small += sum(count < CHUNK_EVENTS // 2 for count, *_ in rows)
+        self._small += sum(count < CHUNK_EVENTS // 2 for count, *_ in chunks)
         if self._small >= SMALL_CHUNKS:
             self._small = 0
             with _transaction(connection):
                 _merge(connection)
-        self._keep_to_limits(connection, told[-1][0])
+        self._keep_to_limits(connection, rows[-1][0])
 
     def _keep_to_limits(self, connection: sqlite3.Connection, now: float) -> None:
         before = now - self._settings.keep

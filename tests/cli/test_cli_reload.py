@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remembering import NOW, id_of, message, refusal, session, write
+from remembering import NOW, Told, id_of, message, refusal, session, write
 from running import Runner
 
 from smtpmaild.control import client
-from smtpmaild.history.events import Told
 
 CONFIG = """\
 hostname: mx.example.com

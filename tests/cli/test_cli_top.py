@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remembering import NOW, attempt, id_of, message, settings_in
+from remembering import NOW, append, attempt, id_of, message, settings_in
 from running import Runner
 from test_top import SUMMARY, destination
 
@@ -45,8 +45,9 @@ def test_a_pipe_gets_one_screen(run: Runner, tmp_path: Path) -> None:
     told = [message(id_of(1)), message(id_of(2), at=NOW + 5, name="message_refused", reply="550 spam")]
     told[1][2]["recipients"].append("x@y.example")
     trace = told[1][3]
-    store.append(
-        [told[0], (*told[1][:3], ([*trace[0], *trace[0]], *trace[1:])), attempt(id_of(1), "deferred", reply="451")]
+    append(
+        store,
+        [told[0], (*told[1][:3], ([*trace[0], *trace[0]], *trace[1:])), attempt(id_of(1), "deferred", reply="451")],
     )
     ran = run("top", "-c", config(tmp_path, "history: {}\n"))
     assert ran.status == 0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from remembering import NOW, attempt, id_of, message, refusal, session, settings_in
+from remembering import NOW, append, attempt, id_of, message, refusal, session, settings_in
 from running import Runner
 
 from smtpmaild.history.store import Store
@@ -44,12 +44,13 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_life_is_told_in_order(run: Runner, config: str, store: Store) -> None:
-    store.append(
+    append(
+        store,
         [
             message(Q1, session_id=S1, at=NOW + 1, to="carol@remote.example", route="relay:smarthost"),
             session(S1, at=NOW + 2, refusals=[refusal("no@local.example")], refused_at=[(NOW + 0.5, Q1)]),
             attempt(Q1, at=NOW + 86400),
-        ]
+        ],
     )
     ran = run("trace", Q1, "-c", config)
     assert ran.status == 0
@@ -79,7 +80,7 @@ message {Q1} from <alice@sender.example> to carol@remote.example, "Hello"
 
 
 def test_several_lives_the_newest_first(run: Runner, config: str, store: Store) -> None:
-    store.append([message(id_of(number), session_id=f"s{number}", at=NOW + number) for number in range(7)])
+    append(store, [message(id_of(number), session_id=f"s{number}", at=NOW + number) for number in range(7)])
     ran = run("trace", "alice@sender.example", "-c", config, "--limit", "2")
     assert [line for line in ran.out.splitlines() if line.startswith("message")] == [
         f'message {id_of(number)} from <alice@sender.example> to bob@local.example, "Hello"' for number in (6, 5)
@@ -88,7 +89,7 @@ def test_several_lives_the_newest_first(run: Runner, config: str, store: Store) 
 
 
 def test_json_has_everything(run: Runner, config: str, store: Store) -> None:
-    store.append([message(Q1, subject=HOSTILE), attempt(Q1)])
+    append(store, [message(Q1, subject=HOSTILE), attempt(Q1)])
     ran = run("trace", "bob@local.example", "-c", config, "--json")
     (line,) = ran.out.splitlines()
     assert line.isascii()
@@ -99,13 +100,14 @@ def test_json_has_everything(run: Runner, config: str, store: Store) -> None:
 
 
 def test_hostile_facts_stay_text(run: Runner, config: str, store: Store) -> None:
-    store.append(
+    append(
+        store,
         [
             message(Q1, subject=HOSTILE, helo=HOSTILE, sender=f"{HOSTILE}@x.example", reply=HOSTILE),
             session(S1, refusals=[refusal(HOSTILE)], refused_commands=[HOSTILE], reason=HOSTILE),
             attempt(Q1, "deferred", reply=HOSTILE, remote=HOSTILE),
             (NOW, "policy_failed", {"session_id": S1, HOSTILE: HOSTILE}, None),
-        ]
+        ],
     )
     ran = run("trace", Q1, "-c", config)
     assert ran.status == 0
@@ -115,7 +117,7 @@ def test_hostile_facts_stay_text(run: Runner, config: str, store: Store) -> None
 
 
 def test_nothing_is_found(run: Runner, config: str, store: Store) -> None:
-    store.append([message(Q1)])
+    append(store, [message(Q1)])
     ran = run("trace", "no\x1bbody@x.example", "-c", config)
     assert (ran.status, ran.out) == (66, "")
     assert ran.err == (
@@ -169,7 +171,7 @@ def follow(run: Runner, config: str, store: Store, monkeypatch: pytest.MonkeyPat
         def sleep(_: float) -> None:
             if not new:
                 raise KeyboardInterrupt
-            store.append(new.pop(0))  # type: ignore[arg-type]
+            append(store, new.pop(0))  # type: ignore[arg-type]
 
         monkeypatch.setattr("time.sleep", sleep)
         ran = run("trace", *arguments, "--follow", "-c", config)
@@ -180,7 +182,7 @@ def follow(run: Runner, config: str, store: Store, monkeypatch: pytest.MonkeyPat
 
 
 def test_follow_one(follow: Callable[..., str], store: Store) -> None:
-    store.append([message(Q1)])
+    append(store, [message(Q1)])
     out = follow(Q1, new=[[attempt(Q1, "deferred", at=NOW + 1), message(id_of(2), session_id=id_of(3))], [session(S1)]])
     assert [line[14:] for line in out.splitlines() if line.startswith("14:")] == [
         "192.0.2.1:4000 connects to listener mx",
@@ -191,7 +193,7 @@ def test_follow_one(follow: Callable[..., str], store: Store) -> None:
 
 
 def test_follow_everything(follow: Callable[..., str], store: Store) -> None:
-    store.append([message(Q1)])
+    append(store, [message(Q1)])
     out = follow(new=[[attempt(Q1)], [(NOW, "reloaded", {}, None)]])
     assert f"{Q1} delivered to carol@remote.example" in out
     assert "reloaded" in out
@@ -199,7 +201,7 @@ def test_follow_everything(follow: Callable[..., str], store: Store) -> None:
 
 
 def test_follow_in_json(follow: Callable[..., str], store: Store) -> None:
-    store.append([message(id_of(9))])
+    append(store, [message(id_of(9))])
     out = follow(
         "carol@remote.example", "--json", new=[[attempt(Q1)], [message(Q1)], [message(id_of(8), session_id=id_of(7))]]
     )

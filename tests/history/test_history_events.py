@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 
 import pytest
-from remembering import NOW, attempt, id_of, message, refusal, session
+from remembering import NOW, Told, attempt, id_of, message, refusal, rows, session
 
 from smtpmaild.history import Event
 from smtpmaild.history.events import (
     KEPT,
-    Told,
     events_of,
     events_with,
     host_of,
@@ -27,7 +26,7 @@ HOSTILE = 'x\n"},<script>\x1b[2J\u202e\U0001f480\udcff'
 
 
 def back(*told: Told) -> list[Event]:
-    return [*events_of(text_of(told), 7)]
+    return [*events_of(text_of(rows(told)), 7)]
 
 
 def test_message_comes_back_with_its_trace() -> None:
@@ -62,12 +61,14 @@ def test_refusals_know_when() -> None:
 @pytest.mark.parametrize("name", KEPT)
 def test_every_event_comes_back(name: str) -> None:
     facts = {key: f"value of {key}" for key in KEPT[name]} | {"more": 1, "deep": {"list": [1, None]}}
+    if "refusals" in facts:
+        facts["refusals"] = [refusal("x@y.example")]
     (event,) = back((NOW, name, facts, None))
     assert event.facts == facts
 
 
 def test_usual_event_has_no_rest() -> None:
-    row = json.loads(f"[{text_of([attempt(id_of(1))])}]")[0]
+    row = json.loads(text_of(rows([attempt(id_of(1))])))
     assert row[-1] == 1.5  # its age
 
 
@@ -84,13 +85,13 @@ def test_traceback_is_left_to_the_log() -> None:
 
 
 def test_what_is_no_json_becomes_text() -> None:
-    (event,) = back((NOW, "stopping", {"seconds": {1}}, None))
-    assert event.facts == {"seconds": "{1}"}
+    (event,) = back((NOW, "stopping", {"seconds": 1j}, None))
+    assert event.facts == {"seconds": "1j"}
 
 
-def test_hostile_text_stays_one_value_of_ascii() -> None:
-    text = text_of([message(id_of(1), subject=HOSTILE), session(id_of(0))])
-    assert text.isascii() and "\n" not in text
+def test_hostile_text_stays_one_value() -> None:
+    text = text_of(rows([message(id_of(1), subject=HOSTILE), session(id_of(0))]))
+    assert b"\n" not in text
     first, second = events_of(text, 1)
     assert first.facts["subject"] == HOSTILE
     assert second.name == "session_closed"
@@ -119,7 +120,7 @@ NAMED: Mapping[str, tuple[Told, set[str]]] = {
 def test_every_name_has_its_key(which: str) -> None:
     told, names = NAMED[which]
     assert names_of(back(told)[0]) == names
-    keys = keys_of([told])
+    keys = keys_of(rows([told]))
     assert {keys[at : at + 4] for at in range(0, len(keys), 4)} >= {key_of(name) for name in names}
     assert len(keys) == 4 * max(1, len(names))
 
@@ -139,7 +140,7 @@ def test_text_is_found(text: str) -> None:
     told = message(id_of(1), subject='Hello "quoted" Grüße\u202e')
     (event,) = back(told)
     assert mentions(event, text.lower())
-    assert needle_of(text) in text_of([told]).lower().encode()
+    assert needle_of(text) in text_of(rows([told])).lower()
 
 
 def test_other_text_is_not_found() -> None:
@@ -172,7 +173,7 @@ def test_events_with_a_text_are_found_without_reading_the_others(text: str, numb
         (1795384415.0, "message_accepted", message(trap), None),
         (1795384416.0, "session_closed", refusals, [[[1795384414371, "660E"]]]),
     ]
-    body = text_of(told).encode()
+    body = text_of(rows(told))
     found = [*events_with(body, needle_of(text), 5)]
     assert [event.number for event in found] == numbers
-    assert all(event in [*events_of(body.decode(), 5)] for event in found)
+    assert all(event in [*events_of(body, 5)] for event in found)

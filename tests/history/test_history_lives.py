@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from remembering import NOW, attempt, id_of, message, refusal, session, write
+from remembering import NOW, Told, attempt, id_of, message, refusal, session, write
 
-from smtpmaild.history.events import Told
 from smtpmaild.history.lives import lives
 from smtpmaild.history.reading import Reading
 from smtpmaild.history.story import Story, story_of

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from remembering import NOW, attempt, id_of, message, refusal, session, settings_in, write
+from remembering import NOW, Told, append, attempt, id_of, message, refusal, session, settings_in, write
 
 from smtpmaild.history import store as store_module
-from smtpmaild.history.events import Told, key_of
+from smtpmaild.history.events import key_of
 from smtpmaild.history.reading import Reading
 from smtpmaild.history.store import Store
 
@@ -100,7 +100,7 @@ def test_since(path: str, tmp_path: Path) -> None:
         assert [event.number for event in reading.since(1, limit=2)[0]] == [1, 2]
         assert reading.since(1, limit=2)[1] == 3
         store = Store(settings_in(tmp_path), print)
-        store.append([message(id_of(3))])
+        append(store, [message(id_of(3))])
         store.close()
         assert [event.number for event in reading.since(cursor)[0]] == [7]
 
@@ -132,7 +132,7 @@ def test_reader_sees_one_moment(path: str, tmp_path: Path, monkeypatch: pytest.M
     with Reading(path) as reading:
         found = reading.named("example", id_of(1))
         first = next(found)
-        store.append([message(id_of(4))])
+        append(store, [message(id_of(4))])
         assert [first.number, *(event.number for event in found)] == [4, 3, 1]
     store.close()
 
@@ -150,7 +150,7 @@ def test_many_messages_are_found_soon(tmp_path: Path) -> None:
             message(id_of(1000 * batch + number, NOW + batch), sender=f"u{number}@x.example", at=NOW + batch)
             for number in range(500)
         ]
-        store.append(told)
+        append(store, told)
     store.close()
     with Reading(settings_in(tmp_path).path) as reading:
         began = time.perf_counter()

@@ -132,10 +132,10 @@ def test_other_process_that_writes_too_long(history: History, log: RecordingLog,
 def test_no_more_wait_than_there_is_room_for(
     history: History, log: RecordingLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "WAITING", 20)
+    monkeypatch.setattr(module, "WAITING", 1500)
     recorder = Recorder(log, history)
     _, name, facts, trace = message(id_of(1))
-    trace = ([trace[0][0]] * 10, *trace[1:])  # counts as eleven
+    trace = ([trace[0][0]] * 10, *trace[1:])  # 1,200 bytes
 
     run(history, lambda: [recorder.info(name, **facts, trace=trace) for _ in range(5)])
     assert numbers(tmp_path) == [name] * 2
@@ -143,9 +143,14 @@ def test_no_more_wait_than_there_is_room_for(
     assert len(log.named(name)) == 5
 
 
-def test_mistake_of_ours_loses_a_batch_and_no_more(history: History, log: RecordingLog, tmp_path: Path) -> None:
+class Mute:
+    def __str__(self) -> str:
+        raise TypeError
+
+
+def test_mistake_of_ours_loses_an_event_and_no_more(history: History, log: RecordingLog, tmp_path: Path) -> None:
     recorder = Recorder(log, history)
-    history.take("reloaded", {object: 1}, None)  # type: ignore[dict-item]  # no text for a key
+    history.take("reloaded", {"what": Mute()}, None)
     recorder.info("stopped")
     assert isinstance(log.only("history_failed")["exc_info"], TypeError)
     assert numbers(tmp_path) == ["stopped"]

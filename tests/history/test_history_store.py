@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from remembering import NOW, id_of, message, path_in, settings_in, write
+from remembering import NOW, append, id_of, message, path_in, settings_in, write
 
 from smtpmaild.history import store as module
 from smtpmaild.history.reading import Reading
@@ -37,7 +37,7 @@ def test_large_batch_is_several_chunks(tmp_path: Path) -> None:
 def test_two_writers_share_the_numbers(tmp_path: Path) -> None:
     stores = [Store(settings_in(tmp_path), print) for _ in range(2)]
     for number in range(6):
-        stores[number % 2].append([message(id_of(number))])
+        append(stores[number % 2], [message(id_of(number))])
     for store in stores:
         store.close()
     with Reading(path_in(tmp_path)) as reading:
@@ -67,9 +67,9 @@ def test_merging_stops_where_a_chunk_is_large(tmp_path: Path, monkeypatch: pytes
 def test_old_events_are_forgotten(tmp_path: Path) -> None:
     store = Store(settings_in(tmp_path, keep=100.0), print)
     for number in range(5):
-        store.append([message(id_of(number), at=NOW + 40 * number)])
-    store.append([message(id_of(9), at=NOW + 1000)])
-    store.append([message(id_of(10), at=NOW + 5000)])
+        append(store, [message(id_of(number), at=NOW + 40 * number)])
+    append(store, [message(id_of(9), at=NOW + 1000)])
+    append(store, [message(id_of(10), at=NOW + 5000)])
     store.close()
     assert chunks(path_in(tmp_path)) == [(7, 1)]
     with Reading(path_in(tmp_path)) as reading:
@@ -79,7 +79,7 @@ def test_old_events_are_forgotten(tmp_path: Path) -> None:
 def test_file_keeps_to_its_size(tmp_path: Path) -> None:
     store = Store(settings_in(tmp_path, size=400_000), print)
     for batch in range(60):
-        store.append([message(id_of(number), at=NOW + batch, subject="x" * 200) for number in range(100)])
+        append(store, [message(id_of(number), at=NOW + batch, subject="x" * 200) for number in range(100)])
     store.close()
     left = chunks(path_in(tmp_path))
     assert left[-1] == (5901, 100)
@@ -92,7 +92,7 @@ def test_broken_file_is_put_aside(tmp_path: Path) -> None:
     Path(path).write_bytes(b"this is no database, " * 1000)
     told: list[str] = []
     store = Store(settings_in(tmp_path), told.append)
-    store.append([message(id_of(2))])
+    append(store, [message(id_of(2))])
     store.close()
     assert len(told) == 1
     assert chunks(path) == [(1, 1)]
@@ -108,7 +108,7 @@ def test_file_of_another_version_is_put_aside(tmp_path: Path) -> None:
         Reading(path)
     told: list[str] = []
     store = Store(settings_in(tmp_path), told.append)
-    store.append([message(id_of(2))])
+    append(store, [message(id_of(2))])
     store.close()
     assert told == ["it has version 99, not 1"]
     assert chunks(path) == [(1, 1)]
@@ -120,9 +120,9 @@ def test_failure_writes_nothing_and_heals(tmp_path: Path) -> None:
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        store.append([message(id_of(2))])
+        append(store, [message(id_of(2))])
     other.execute("ROLLBACK")
     other.close()
-    store.append([message(id_of(3))])
+    append(store, [message(id_of(3))])
     store.close()
     assert chunks(path) == [(1, 1), (2, 1)]
