@@ -1,9 +1,9 @@
 """From the log to the file: the Recorder that every room tells its facts to, and the thread that writes them.
 
 A fact that is kept becomes its text where it is told: 11 us for a session and its message, and 3 us in the thread.
-Handing the facts themselves over is 9 and 9 us, and keeps half a second of objects alive (bench/history.py cost). The thread
-takes what is there twice a second; more often would cost more, for both want the interpreter. Nobody waits for it: when
-it comes to a stand, because of its disk, what finds no room is counted, dropped and told.
+Handing the facts themselves over is 9 and 9 us, and keeps half a second of objects alive (bench/history.py cost). The
+thread takes what is there twice a second; more often would cost more, for both want the interpreter. Nobody waits for
+it: when it comes to a stand, because of its disk, what finds no room is counted, dropped and told.
 """
 
 from __future__ import annotations
