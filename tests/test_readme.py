@@ -43,7 +43,7 @@ def test_the_first_message_arrives(tmp_path: Path) -> None:
         daemon = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=written)
     try:
         end = time.monotonic() + 20
-        while (listening := re.search(r'"address": "127\.0\.0\.1:(\d+)"', log.read_text())) is None:
+        while (listening := re.search(r'"address":"127\.0\.0\.1:(\d+)"', log.read_text())) is None:
             assert daemon.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.02)
         printed = shell(FIRST_MESSAGE.replace("2525", listening[1]), tmp_path)
