@@ -177,7 +177,8 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "pytest_plugin": Allowed(ours=("dev",), others=("pytest",)),
     # what the operator's browser and monitoring see
     "status": Allowed(
-        ours=("control.desk", "control.queue_files", "facts", "metrics", "queue.shards", "web.*"),
+        ours=("control.desk", "control.queue_files", "facts", "metrics", "queue.shards", "web.*")
+        + ("history", "history.lives", "history.reading"),
         others=("prometheus_client", "starlette"),
         banned=LOOP_AND_SOCKETS - {"asyncio"},
     ),

@@ -51,6 +51,17 @@ def lives(reading: Reading, wanted: str, limit: int, also: Collection[str] = ())
     return _gathered(reading, _without_doubles(anchors)[:limit], anchors)
 
 
+def life_of(reading: Reading, name: str) -> Life | None:
+    """The life that has this id, of a message or of a session; None where nothing is known of it."""
+    names = {name.lower()}
+    for event in reading.named(name):
+        anchor = _anchor(event, names, by_session=False)
+        if anchor[1].lower() in names:
+            (life,) = _gathered(reading, [anchor], {anchor: event})
+            return life
+    return None
+
+
 def names_for(wanted: str) -> set[str]:
     """The names that somebody may have meant."""
     text = wanted.strip()

@@ -1,16 +1,20 @@
 """The last messages, a search among them, and the life of one: from the history, where the configuration has one.
 
 The file is read in a thread, opened anew each time: it may not be there yet, and may be made anew at any time. A row is
-what a list shows; a life is every event that belongs to a message, the oldest first, as the history has it.
+what a list shows; a life is what `smtpmaild trace` tells in words, event by event (history/lives.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
+
+from smtpmaild.history import Event
+from smtpmaild.history.lives import life_of
+from smtpmaild.history.reading import Reading
 
 #: How many a page is given at most, and how long a text may be that is looked for.
 MOST = 200
@@ -19,40 +23,17 @@ LONGEST_TEXT = 200
 _LISTED = frozenset(("message_accepted", "message_refused", "message_deferred", "session_closed"))
 #: Sessions without any refusal are most of them: so many more are read than are shown.
 _READ = 5 * MOST
-#: Of one life.
+#: Events of one life: the last ones.
 _LONGEST_LIFE = 500
 _OUTCOMES = {"message_accepted": "accepted", "message_refused": "refused", "message_deferred": "deferred"}
 
 Row = dict[str, Any]
 
 
-class Event(Protocol):
-    """One fact of the history."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def at(self) -> float: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def facts(self) -> Mapping[str, Any]: ...
-
-
-class Reading(Protocol):
-    """What of the history is used (history/reading.py)."""
-
-    def latest(self, limit: int, names: Collection[str] = ...) -> Iterable[Event]: ...
-    def mentioning(self, text: str, names: Collection[str]) -> Generator[Event]: ...
-    def named(self, *names: str) -> Iterable[Event]: ...
-    def cursor(self) -> int: ...
-    def since(self, cursor: int, limit: int = ...) -> tuple[Iterable[Event], int]: ...
-
-
 class Messages:
     """What pages ask. read: opens the history; raises OSError."""
 
-    def __init__(self, read: Callable[[], AbstractContextManager[Reading]]) -> None:
+    def __init__(self, read: Callable[[], Reading]) -> None:
         self._read = read
         self._cursor = 0
 
@@ -78,12 +59,8 @@ class Messages:
 
     def _life(self, name: str) -> list[Row]:
         with self._read() as reading:
-            events = {event.number: event for event in _first(reading.named(name))}
-            sessions = {str(event.facts.get("session_id") or "") for event in events.values()} - {"", name}
-            for event in _first(reading.named(*sessions)) if sessions else ():
-                if event.facts.get("queue_id", name) == name:  # not the other messages of its session
-                    events[event.number] = event
-        return [_told(events[number]) for number in sorted(events)]
+            life = life_of(reading, name)
+        return [_told(event) for event in life.events[-_LONGEST_LIFE:]] if life is not None else []
 
     def _news(self) -> list[Row]:
         with self._read() as reading:
@@ -92,11 +69,6 @@ class Messages:
                 return []
             events, self._cursor = reading.since(self._cursor)
             return [*_rows(reversed([*events]))][:MOST]
-
-
-def _first(events: Iterable[Event]) -> Iterator[Event]:
-    for event, _ in zip(events, range(_LONGEST_LIFE), strict=False):
-        yield event
 
 
 def _told(event: Event) -> Row:

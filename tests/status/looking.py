@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from attending import Staged, desk_for, queue_in
 from queueing import NOW
 from receiving import RecordingLog
+from remembering import Told, path_in, write
 
 from smtpmaild.control.desk import Store
+from smtpmaild.history.reading import Reading
 from smtpmaild.metrics import Metrics
 from smtpmaild.queue import Entry
 from smtpmaild.server.house import Reload
 from smtpmaild.server.sums import Ledger
 from smtpmaild.status.feed import Feed
-from smtpmaild.status.messages import Messages, Reading
+from smtpmaild.status.messages import Messages
 from smtpmaild.status.minutes import Minutes
 from smtpmaild.status.observed import Observer
 from smtpmaild.status.site import Access, Site
@@ -54,47 +54,25 @@ def counted() -> Metrics:
     return metrics
 
 
-@dataclass(frozen=True)
-class Fact:
-    """An event of the history, as history/reading.py gives it."""
-
-    number: int
-    name: str
-    facts: Mapping[str, Any]
-    at: float = NOW
-
-
-@dataclass
 class Remembered:
-    """A history in memory: the Reading of messages.py."""
+    """A history on disk, which is there or not."""
 
-    events: list[Fact] = field(default_factory=list)
-    is_there: bool = True
+    def __init__(self, directory: Path, *, is_there: bool = True) -> None:
+        self.is_there = is_there
+        self._directory = directory
+        self._moments = count(NOW)
+        self.add("reloaded")
 
     def add(self, name: str, **facts: Any) -> None:
-        self.events.append(Fact(len(self.events) + 1, name, facts, NOW + len(self.events)))
+        self.tell((next(self._moments), name, facts, None))
 
-    @contextmanager
-    def read(self):  # type: ignore[no-untyped-def]
+    def tell(self, *told: Told) -> None:
+        write(self._directory, [*told])
+
+    def read(self) -> Reading:
         if not self.is_there:
             raise OSError(2, "No such file or directory")
-        yield self
-
-    def latest(self, limit: int, names: Any = ()) -> list[Fact]:
-        return [one for one in reversed(self.events) if one.name in names][:limit]
-
-    def mentioning(self, text: str, names: Any) -> Generator[Fact]:
-        yield from (one for one in self.latest(len(self.events), names) if text.lower() in str(one.facts).lower())
-
-    def named(self, *names: str) -> list[Fact]:
-        keys = ("queue_id", "session_id")
-        return [one for one in reversed(self.events) if {one.facts.get(key) for key in keys} & {*names}]
-
-    def cursor(self) -> int:
-        return len(self.events) + 1
-
-    def since(self, cursor: int, limit: int = 1000) -> tuple[list[Fact], int]:
-        return self.events[cursor - 1 :], len(self.events) + 1
+        return Reading(path_in(self._directory))
 
 
 def accepted(memory: Remembered, queue_id: str, **changed: Any) -> None:
@@ -142,8 +120,7 @@ class Looked:
         self.minutes = Minutes(self.ledger)
         self.broadcast = Broadcast(heartbeat=0.1)
         self.memory = memory
-        reading: Any = memory.read if memory is not None else None
-        self.messages = Messages(reading) if memory is not None else None
+        self.messages = Messages(memory.read) if memory is not None else None
         self.feed = Feed(self.observer, self.minutes, self.broadcast, self.messages, self.log)
         self.site = Site(
             self.observer, self.minutes, self.broadcast, self.messages, access or Access(), has_page=has_page
@@ -152,8 +129,3 @@ class Looked:
     def reload_was(self, reload: Reload) -> None:
         posts = self.staged.house.state.posts
         self.staged.state(*posts, reload=reload)
-
-
-def is_reading(memory: Remembered) -> Reading:
-    """What mypy holds the double to."""
-    return memory

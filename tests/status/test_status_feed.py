@@ -41,7 +41,7 @@ def test_without_pages_there_is_only_the_chart(tmp_path: Path) -> None:
 
 
 def test_pages_are_told(tmp_path: Path) -> None:
-    memory = Remembered()
+    memory = Remembered(tmp_path)
     looked, told = Looked(tmp_path, memory=memory), Told(1)
     looks(looked, told)
     assert [name for name, _ in told.events] == ["overview", "minute"]
@@ -51,7 +51,7 @@ def test_pages_are_told(tmp_path: Path) -> None:
 
 
 def test_a_history_that_is_gone_is_told_once(tmp_path: Path) -> None:
-    memory = Remembered(is_there=False)
+    memory = Remembered(tmp_path, is_there=False)
     looked, told = Looked(tmp_path, memory=memory), Told(1)
     looks(looked, told, times=3)
     assert len(looked.log.named("history_unreadable")) == 1

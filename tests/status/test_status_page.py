@@ -28,7 +28,7 @@ HOSTILE = f'"<svg/onload=document.title=1>"@{"x" * 60}.example'
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    memory = Remembered()
+    memory = Remembered(tmp_path_factory.mktemp("history"))
     accepted(memory, "Q1", subject="Minutes of the meeting", recipients=["alice@example.com", "bob@example.com"])
     accepted(memory, "Q2", subject=SCRIPT, reverse_path=HOSTILE, helo=SCRIPT)
     accepted(memory, "Q3", subject=TURNED, message_id=LONG)

@@ -133,7 +133,7 @@ def test_minutes(tmp_path: Path) -> None:
 
 
 def test_messages_and_the_life_of_one(tmp_path: Path) -> None:
-    memory = Remembered()
+    memory = Remembered(tmp_path)
     accepted(memory, "Q1")
     looked = Looked(tmp_path, memory=memory)
     assert [row["id"] for row in got(looked, "/api/messages?q=alice").json] == ["Q1"]
