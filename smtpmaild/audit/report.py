@@ -153,7 +153,8 @@ def _ways(config: Config, passed: Collection[str]) -> Iterator[Way]:
     for name, domain in config.local_domains.items():
         where = config.where("local_domains", name)
         if config.is_queued(domain):
-            yield Way(f"local_domains.{name}", where, (), (name,), "relay", domain.deliver, _ONLY_THERE)
+            barrier = "" if where in passed else _ONLY_THERE
+            yield Way(f"local_domains.{name}", where, (), (name,), "relay", domain.deliver, barrier)
         away = [alias for alias, targets in domain.aliases.items() if any(_is_foreign(config, one) for one in targets)]
         if domain.relay is not None and away:
             aliases = tuple(f"{alias}@{name}" for alias in away)

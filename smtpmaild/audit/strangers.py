@@ -4,6 +4,7 @@ A stranger has not signed in, shows no certificate, and comes from a network tha
 for the rules in few ways: the listener, TLS, the address, the name in the DNS, the sender. In each of these ways all
 clients fall into classes that no rule tells apart; one of each class stands for all of it. So there are finitely many
 kinds of clients, and for each kind the first rule that matches mail for a foreign domain decides.
+What stands for a class has labels that the rules do not use, so that no rule means it in particular.
 
 The addresses: networks contain each other or have nothing in common, so every class of addresses has one that begins a
 network, or follows the end of one, or is the first of all.
@@ -22,12 +23,11 @@ from dataclasses import dataclass, field
 
 from smtpmaild.config.exposure import has_strangers
 from smtpmaild.envelope import Envelope, Peer, Rule, Session, Tls, Transaction
-from smtpmaild.routing import NULL_SENDER, Refuse, RelayRule, Routing
+from smtpmaild.routing import NULL_SENDER, Refuse, Relay, RelayRule, Routing
 from smtpmaild.smtp.address import NULL_REVERSE_PATH, Address, mailbox
 
 #: Clients and names that stand for those nobody has heard of (RFC 5737, RFC 3849, RFC 2606).
 _CLIENTS = ("198.51.100.7", "2001:db8:ffff::7", "203.0.113.7")
-_SENDER = "stranger@sender.example"
 _TOP_LEVEL_DOMAINS = ("example", "test", "net", "org", "com")
 _TLS = Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256)
 
@@ -110,6 +110,8 @@ def _look_at(entrance: Entrance, asked: _Questions, proof: Proof) -> None:
             number = (matching & -matching).bit_length() - 1  # the lowest bit: the first rule
             stranger = Stranger(entrance.name, is_encrypted, client, name, sender, recipient)
             _decide(stranger, asked.rules[number] if number >= 0 else None, proof)
+        for recipient, rule in asked.handed_on:
+            _decide(Stranger(entrance.name, is_encrypted, _CLIENTS[0], "", "", recipient), rule, proof)
 
 
 def _decide(stranger: Stranger, rule: RelayRule | None, proof: Proof) -> None:
@@ -131,9 +133,20 @@ class _Questions:
         self.clients = _classes(self._clients(), lambda one: self.holding(("from_networks",), client=one))
         self.names = _classes(self._names(), lambda one: self.holding(("client_names",), client_name=one))
         self.senders = _classes(self._senders(), lambda one: self.holding(_BY_SENDER, sender=one))
-        self.recipients = _classes(
-            self._recipients(routing), lambda one: self.holding(_BY_RECIPIENT, recipient=_address(one))
-        )
+        foreign, self._local = self._foreign_and_local(routing)
+        self.recipients = _classes(foreign, lambda one: self.holding(_BY_RECIPIENT, recipient=_address(one)))
+        self._routing = routing
+
+    @property
+    def handed_on(self) -> Iterator[tuple[str, RelayRule]]:
+        """(recipient, the local domain as a rule) where what is called local is every domain below a top-level one, and
+        travels on to whichever it was: relaying by another name."""
+        for address in map(_address, self._local):
+            if (route := self._routing.local(address)) is None:
+                continue
+            for to in route.destinations:
+                if to.route and to.domain == address.domain:
+                    yield address.text, RelayRule(route.rule, Relay(to.route))
 
     def holding(
         self,
@@ -164,37 +177,44 @@ class _Questions:
     def _names(self) -> Iterator[str]:
         yield ""
         patterns = [pattern for rule in self.rules for pattern in rule.client_names]
-        yield f"mail.{next(_unheard_of(patterns))}"
-        yield from (f"mail.stranger.{top}" for top in _tops(patterns))
+        yield f"mail.{_unheard_of('elsewhere', patterns)}"
+        yield from (f"mail.{_unused('stranger', patterns)}.{top}" for top in _tops(patterns))
 
     def _senders(self) -> Iterator[str]:
         yield ""
-        yield _SENDER
-        for rule in self.rules:
-            yield from (_address(one).text for one in rule.sender_addresses if one != NULL_SENDER)
-            yield from (f"stranger@{domain.replace('*', 'any')}" for domain in rule.sender_domains)
+        domains = [domain for rule in self.rules for domain in rule.sender_domains]
+        addresses = [one for rule in self.rules for one in rule.sender_addresses if one != NULL_SENDER]
+        named = [*domains, *addresses]
+        local_part, below = _unused("stranger", named), _unused("any", named)
+        yield f"{local_part}@{_unheard_of('sender', named)}"
+        yield from (_address(one).text for one in addresses)
+        yield from (f"{local_part}@{domain.replace('*', below)}" for domain in domains)
 
-    def _recipients(self, routing: Routing) -> Iterator[str]:
-        """A foreign domain that no rule names, and what anybody can have below a top-level domain."""
-        is_named = [bool(rule.recipient_domains or rule.recipient_addresses) for rule in self.rules]
-        unnamed = sum(1 << number for number, named in enumerate(is_named) if not named)
-        patterns = [pattern for rule in self.rules for pattern in rule.recipient_domains]
-        for domain in _unheard_of(patterns):
-            address = _address(f"someone@{domain}")
-            if routing.local(address) is None and self.holding(_BY_RECIPIENT, recipient=address) == unnamed:
-                yield address.text
-                break
-        below = (f"someone@anywhere.{top}" for top in _tops(patterns))
-        yield from (text for text in below if routing.local(_address(text)) is None)
+    def _foreign_and_local(self, routing: Routing) -> tuple[list[str], list[str]]:
+        """Whom strangers would write to: in a foreign domain that no rule names, and in what anybody can have below a
+        top-level domain. The second list: those that are local nevertheless, because all of it is."""
+        named = [domain for rule in self.rules for domain in (*rule.recipient_domains, *rule.recipient_addresses)]
+        named += routing.local_domains
+        below = _unused("anywhere", named)
+        found = [
+            f"someone@{one}" for one in (_unheard_of("elsewhere", named), *(f"{below}.{top}" for top in _tops(named)))
+        ]
+        local = [one for one in found if routing.local(_address(one)) is not None]
+        return [one for one in found if one not in local], local
 
 
-def _unheard_of(patterns: Iterable[str]) -> Iterator[str]:
-    """Domains below a top-level domain that no pattern takes as a whole. There is no end of them."""
+def _unused(label: str, texts: Iterable[str]) -> str:
+    """The label, or one like it, that occurs in none of these texts: no rule can mean what has it in particular."""
+    known = " ".join(texts).lower()
+    like_it = itertools.chain((label,), (f"{label}-{number}" for number in itertools.count(2)))
+    return next(one for one in like_it if one not in known)
+
+
+def _unheard_of(label: str, patterns: Sequence[str]) -> str:
+    """A domain that no pattern takes, below a top-level domain that none takes as a whole. There is no end of them."""
     taken = {*_tops(patterns)}
-    found = itertools.chain(_TOP_LEVEL_DOMAINS, (f"top-{number}" for number in itertools.count()))
-    top = next(one for one in found if one not in taken)
-    yield f"elsewhere.{top}"
-    yield from (f"elsewhere-{number}.{top}" for number in itertools.count(2))
+    tops = itertools.chain(_TOP_LEVEL_DOMAINS, (f"top-{number}" for number in itertools.count()))
+    return f"{_unused(label, patterns)}.{next(one for one in tops if one not in taken)}"
 
 
 def _tops(patterns: Iterable[str]) -> list[str]:

@@ -56,6 +56,11 @@ class Routing:
         """Where mail for an address in a local domain goes, or why nowhere; None for any other domain."""
         return self._local_domains.route(address)
 
+    @property
+    def local_domains(self) -> Sequence[str]:
+        """Their patterns: "example.com", "*.example.com"; "" is that of the bare postmaster."""
+        return self._local_domains.names
+
     def is_local(self, domain: str) -> bool:
         """Whether it is one of the local domains, or below a wildcard of them. domain: lower case, A-labels."""
         return self._local_domains.has(domain)

@@ -70,6 +70,11 @@ class LocalDomains:
             self._remembered[forward_path.text] = route
         return route
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The patterns of all of them."""
+        return [domain.name for domain in self._domains.values()]
+
     def has(self, domain: str) -> bool:
         """Whether its mailboxes are here."""
         return self._domains.find(domain) is not None

@@ -76,6 +76,23 @@ OPEN = [
     # what the check of the file does not see
     (["name: a, client_names: ['*.com'], relay: mx"], "a"),
     (["name: a, to_domains: ['*.com', '*.net', '*.example', '*.test', '*.org'], relay: mx"], "a"),
+    # a rule that refuses the very name that would stand for the others
+    (
+        [
+            "name: no, from_domains: [any.example.net], reject: true",
+            "name: b, from_domains: ['*.example.net'], relay: mx",
+        ],
+        "b",
+    ),
+    (["name: no, to_domains: [anywhere.com], reject: true", "name: b, to_domains: ['*.com'], relay: mx"], "b"),
+    (["name: no, client_names: [mail.stranger.com], reject: true", "name: b, client_names: ['*.com'], relay: mx"], "b"),
+    (
+        [
+            "name: no, from_domains: [sender.example], from_addresses: ['<>', stranger@d.example], reject: true",
+            "name: b, relay: mx",
+        ],
+        "b",
+    ),
 ]
 
 
@@ -104,6 +121,29 @@ def test_the_stranger_who_gets_through_is_shown(
         main([*arguments, "--json"])
     assert (program, ended.value.code) == ("smtpmaild", 0)
     assert '"goes_to": [\n        "relay:mx"\n      ]' in capsys.readouterr().out
+
+
+def with_local_domain(folder: Path, line: str) -> Audit:
+    path = folder / "smtp.yaml"
+    relays = "relays: {smarthost: {host: smart.example.net}}\n"
+    path.write_text(
+        (HEAD % "").partition("relay_rules")[0].replace("local_domains:\n", f"local_domains:\n  {line}\n") + relays
+    )
+    return audit(app.stage(load(path)))
+
+
+def test_a_top_level_domain_that_is_local_and_handed_on_is_relaying(tmp_path: Path) -> None:
+    found = with_local_domain(tmp_path, "'*.com': {deliver: smarthost}")
+    assert found.can_strangers_relay
+    example = next(one for one in found.counter_examples if one.stranger.listener == "mx")
+    assert (example.rule, example.stranger.recipient) == ("local_domains.*.com", "someone@anywhere.com")
+    assert [way.barrier for way in found.relaying] == [""]
+
+
+@pytest.mark.parametrize("line", ["'*.example': {deliver: mail}", "'*.example': {deliver: smarthost, mailboxes: [a]}"])
+def test_a_top_level_domain_of_our_own_is_none(tmp_path: Path, line: str) -> None:
+    found = with_local_domain(tmp_path, line)
+    assert (found.can_strangers_relay, found.counter_examples) == (False, [])
 
 
 def test_a_store_for_every_domain_is_found_too(tmp_path: Path) -> None:
