@@ -14,6 +14,7 @@ import pwd
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from smtpmaild.config.aliases import End, LocalNames, Name
+from smtpmaild.config.check_paths import unmade_sockets, unwritable_paths
 from smtpmaild.config.check_tls import tls_files, tls_listeners, tls_rights
 from smtpmaild.config.coverage import hidden_rules
 from smtpmaild.config.exposure import doors_in_clear, open_relays, rules_for_nobody
@@ -22,7 +23,6 @@ from smtpmaild.config.mistakes import Mistake, did_you_mean, in_order
 from smtpmaild.config.models import Config
 from smtpmaild.config.paths import read_secret_file
 from smtpmaild.config.relays import SECRET_FILES
-from smtpmaild.config.rights import rights_of
 from smtpmaild.config.roles import ROLES
 from smtpmaild.config.salvage import NOTHING_BROKEN, Broken
 from smtpmaild.config.signing_in import SIGNING_IN_CHECKS
@@ -30,8 +30,6 @@ from smtpmaild.config.sockets import ListenAddress, TcpAddress, UnixAddress
 from smtpmaild.config.tests import case_findings
 from smtpmaild.config.yaml_nodes import Document, Loc
 from smtpmaild.delivery.agents import parse_next_hop
-from smtpmaild.sink.builtin import writable
-from smtpmaild.sink.folder import why_not_writable
 
 
 def check(config: Config, broken: Broken = NOTHING_BROKEN) -> list[Mistake]:
@@ -391,23 +389,8 @@ def _secrets_of_relays(config: Config) -> Findings:
                 yield Finding(("relays", name, key), str(error))
 
 
-def _paths(config: Config) -> Findings:
-    """Stores are made and written by who serves, sockets (below) by who starts the daemon."""
-    with rights_of(config.user, config.group):
-        problems = {name: writable(store) for name, store in config.deliver_to.items()}
-        of_queue = why_not_writable(config.queue.path) if config.needs_queue else None
-        of_drop = why_not_writable(config.sendmail.drop) if config.sendmail else None
-    for name, problem in problems.items():
-        if problem:
-            yield Finding(("deliver_to", name, "path"), problem, "warning")
-    if of_queue:
-        yield Finding(("queue", "path"), of_queue, "warning")
-    if of_drop:
-        yield Finding(("sendmail", "drop"), of_drop, "warning")
-
-
 def _socket_folders(config: Config) -> Findings:
-    """A Unix socket is made in a folder that is there: unlike a store's, nobody makes it."""
+    """A listener's Unix socket is made in a folder that is there: unlike a store's, nobody makes it."""
     for loc, address in _addresses(config):
         if isinstance(address, UnixAddress):
             folder = os.path.dirname(address.path)
@@ -473,7 +456,8 @@ _CHECKS: Sequence[Callable[[Config], Findings]] = (
     open_relays,
     rules_for_nobody,
     doors_in_clear,
-    _paths,
+    unwritable_paths,
+    unmade_sockets,
     _socket_folders,
     _accounts,
     *SIGNING_IN_CHECKS,

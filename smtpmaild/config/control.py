@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-
 from pydantic import Field, field_validator
 
 from smtpmaild.config.findings import Finding, Findings
@@ -47,16 +44,3 @@ class Control(Section):
         if self.group is not None and not self.mode & 0o020:
             message = f"the group '{self.group}' cannot use it with this mode: 0660 lets a group in"
             yield Finding(("control", "group"), message, "warning")
-        if problem := _not_made(os.path.dirname(self.socket)):
-            yield Finding(("control", "socket"), problem, "warning")
-
-
-def _not_made(folder: str) -> str:
-    """Why a folder could not be made, or nothing be made in it; "" if it could."""
-    while not os.path.lexists(folder):
-        folder = os.path.dirname(folder)
-    if not os.path.isdir(folder):
-        return f"{folder}: {os.strerror(errno.ENOTDIR)}"
-    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-        return f"{folder}: {os.strerror(errno.EACCES)}"
-    return ""

@@ -144,6 +144,15 @@ def test_socket_folder_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.Monk
     assert f"{tmp_path}: Permission denied" in [mistake.message for mistake in check(config)]
 
 
+def test_history_that_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = built(history={"path": f"{tmp_path}/history.sqlite"})
+    assert not any(str(tmp_path) in mistake.message for mistake in check(config))
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # as root everything is ours
+    assert f"{tmp_path}: Permission denied" in [mistake.message for mistake in check(config)]
+    (tmp_path / "history.sqlite").touch()
+    assert f"{tmp_path}/history.sqlite: Permission denied" in [mistake.message for mistake in check(config)]
+
+
 NAMED_USERS = """\
 listeners:
   - name: submission
