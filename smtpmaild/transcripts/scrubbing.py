@@ -17,7 +17,14 @@ from enum import Enum
 LONGEST = 256 * 1024
 _CRLF, _DOT, _END = b"\r\n", b".\r\n", b"\r\n.\r\n"
 _QUEUED_AS = re.compile(r"queued as [0-9A-Za-z]+")
-_VERB = re.compile(rb"[A-Za-z]{3,10}")
+# Blanks around a command are dropped (smtp/command.py).
+_VERB = re.compile(rb" *([A-Za-z]{3,10})(?![^ \r\n])")
+# What a client means for a password, whether we take it for AUTH or not.
+_AUTH = re.compile(rb"[^A-Za-z]*AUTH", re.IGNORECASE)
+# RFC 4422 §3.1, and no more of it than there is: what stands there may be the password.
+_MECHANISM = re.compile(
+    r"ANONYMOUS|CRAM-MD5|DIGEST-MD5|EXTERNAL|GSSAPI|LOGIN|NTLM|OAUTHBEARER|PLAIN|XOAUTH2|(SCRAM|X)-[A-Z0-9-]{1,16}"
+)
 _VERBS = frozenset(
     b"HELO EHLO LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP STARTTLS AUTH XCLIENT XFORWARD ETRN".split()
 )
@@ -58,6 +65,8 @@ class Scrubber:
         """The client said this."""
         self._input += data
         self._look_at_input()
+        # Of a line without an end; the session throws away what is over its limit, too.
+        self._input = self._input[:LONGEST]
 
     def said(self, data: bytes) -> None:
         """The server said this."""
@@ -79,20 +88,21 @@ class Scrubber:
             return False
         self._input = rest
         match = _VERB.match(line)
-        verb = match[0].upper() if match else b""
+        verb = b"AUTH" if _AUTH.match(line) else match[1].upper() if match else b""
         self._due.append(verb)
         _COMMANDS.get(verb, Scrubber._other)(self, line + end)
         return True
 
     def _other(self, line: bytes) -> None:
-        verb = line.split(b" ")[0].strip().upper()
+        match = _VERB.match(line)
+        verb = match[1].upper() if match else b""
         if self._may_be_secret and verb not in _VERBS:
             self._add("# (a line that is not shown, behind AUTH)")
         else:
             self._say(line)
 
     def _hello(self, line: bytes) -> None:
-        self._is_lmtp = line[:4].upper() == b"LHLO"
+        self._is_lmtp = line.lstrip(b" ")[:4].upper() == b"LHLO"
         self._say(line)
 
     def _mail(self, line: bytes) -> None:
@@ -114,7 +124,8 @@ class Scrubber:
 
     def _auth(self, line: bytes) -> None:
         words = line.split()
-        self._mechanism = _text(words[1]).upper() if len(words) > 1 else ""
+        mechanism = _text(words[1]).upper() if len(words) > 1 else ""
+        self._mechanism = mechanism if _MECHANISM.fullmatch(mechanism) else ""
         self._may_be_secret, self._was_asked = True, False
         self._reading = _Reading.WAITING
 
@@ -154,7 +165,7 @@ class Scrubber:
     def _keep(self, taken: int) -> None:
         """So many octets of the input belong to a message."""
         self._octets += taken
-        if self._with_bodies:
+        if self._with_bodies and self._octets <= LONGEST:
             self._kept.append(self._input[:taken])
         self._input = self._input[taken:]
 
@@ -163,6 +174,9 @@ class Scrubber:
         if self._with_bodies:
             for line in b"".join(self._kept).splitlines(keepends=True):
                 self._say(line)
+            if self._octets > LONGEST:  # the rest of it was not kept
+                self._size = LONGEST
+                self._add(_CUT)
         else:
             self._add(mark)
         self._kept, self._octets, self._tail = [], 0, _CRLF
@@ -222,7 +236,7 @@ class Scrubber:
         self._size += len(line)
         if self._size <= LONGEST:
             self.lines.append(line)
-        elif self.lines[-1] != _CUT:
+        elif self.lines[-1:] != [_CUT]:
             self.lines.append(_CUT)
 
 

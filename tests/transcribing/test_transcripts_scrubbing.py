@@ -66,6 +66,18 @@ CASES: list[tuple[Talk, list[str]]] = [
         [("C", b"BDAT 5\r\nabcdeBDAT 0 LAST\r\nBDAT x\r\n"), ("S", b"250 ok\r\n250 ok\r\n501 no\r\n")],
         ["C: BDAT 5", "C! octets 5", "C: BDAT 0 LAST", "C: BDAT x", "S: 250 ok", "S: 250 ok", "S: 501 no"],
     ),
+    # AUTH that the server takes, or that somebody has mistyped
+    ([("C", b"  AUTH PLAIN AGFsaWNlAHB3\r\n"), ("S", b"235 ok\r\n")], ["C! AUTH PLAIN alice", "S: 235 ok"]),
+    ([("C", b"AUTHPLAIN AGFsaWNlAHB3\r\n"), ("S", b"500 no\r\n")], ["C! AUTH", "S: 500 no"]),
+    ([("C", b"AUTH AGFsaWNlAHB3\r\n"), ("S", b"501 no\r\n")], ["C! AUTH", "S: 501 no"]),
+    (
+        [("C", b"AUTH PLAIN\r\n"), ("S", b"504 no\r\n"), ("C", b"MAIL/cGFz\r\n"), ("S", b"500 no\r\n")],
+        ["C! AUTH PLAIN", "S: 504 no", "# (a line that is not shown, behind AUTH)", "S: 500 no"],
+    ),
+    (
+        [("C", b" DATA\r\n"), ("S", b"354 go\r\n"), ("C", b"AUTH\r\n.\r\n"), ("S", b"250 ok\r\n")],
+        ["C:  DATA", "S: 354 go", "C! body 6", "S: 250 ok"],
+    ),
     # what is no text
     ([("C", b"\xff\x1b[2J\r\nNOOP\nB\xc3\xbc\r\n")], [r"C~ b'\xff\x1b[2J\r\n'", r"C~ b'NOOP\n'", "C: B\u00fc"]),
     ([("S", b"250 \x1b\r\n")], [r"S: 250 \x1b"]),
@@ -93,6 +105,28 @@ def test_bodies_are_kept_where_they_are_wanted() -> None:
     assert lines == ["C: BDAT 4", "C: a", "C~ b'b'"]
     said = b"".join(step.data for step in read("\n".join(lines), "x").steps if isinstance(step, Say))
     assert said == b"BDAT 4\r\na\r\nb"
+
+
+def test_nothing_is_kept_that_will_not_be_written() -> None:
+    scrubber = Scrubber(str)
+    for _ in range(40):
+        scrubber.heard(b"x" * (LONGEST // 8))  # a line without an end
+    assert len(scrubber._input) <= LONGEST
+    scrubber.heard(b"\r\nNOOP\r\n")
+    assert scrubber.lines[-1] == "# (the rest is cut off)"
+
+
+@pytest.mark.parametrize("character", ["x", "\U0001f4e7"])
+def test_of_long_bodies_no_more_is_kept_than_is_written(character: str) -> None:
+    scrubber = Scrubber(str, with_bodies=True)
+    scrubber.heard(b"DATA\r\n")
+    scrubber.said(b"354 go\r\n")
+    line = character.encode() * 100 + b"\r\n"
+    for _ in range(40):
+        scrubber.heard(line * (LONGEST // 8 // len(line)))
+    assert sum(map(len, scrubber._kept)) <= LONGEST
+    scrubber.heard(b".\r\n")
+    assert scrubber.lines[-1] == "# (the rest is cut off)"
 
 
 def test_lmtp_answers_for_each_recipient() -> None:
