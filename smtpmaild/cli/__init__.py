@@ -93,6 +93,14 @@ for command in (
     cli.add_command(command)
 
 
+def _with_hint(complaint: str, words: Sequence[str]) -> str:
+    """The complaint; where a configuration stands there without its option, the commonest slip, it says so."""
+    files = [word for word in words if word.endswith((".yaml", ".yml"))]
+    if not files or any(word.startswith(("-c", "--config")) for word in words):
+        return complaint
+    return f"{complaint.rstrip('.')}; did you mean --config {files[0]}?"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Never returns. Under another name it is the command of that name."""
     name = sys.argv[0].rpartition("/")[2]
@@ -102,6 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(cli.main(arguments, prog_name="smtpmaild", standalone_mode=False) or EX_OK)
     except click.exceptions.Abort:
         sys.exit(130)
+    except click.UsageError as error:
+        complaint = _with_hint(error.message, sys.argv[1:] if arguments is None else arguments)
+        (error if complaint == error.message else click.UsageError(complaint, error.ctx)).show()
+        sys.exit(EX_USAGE)
     except click.ClickException as error:
         error.show()
-        sys.exit(EX_USAGE if isinstance(error, click.UsageError) else EX_SOFTWARE)
+        sys.exit(EX_SOFTWARE)

@@ -341,10 +341,17 @@ class _Composer:
 
     def _hint(self, problem: str, place: Place) -> str:
         line = self._document.line(place.line)
-        if line[place.column - 1 :].startswith("\t"):
+        before, after = line[: place.column - 1], line[place.column - 1 :]
+        if after.startswith("\t"):
             return "; indent with blanks, not with tabs"
         if line[: place.column].endswith("${"):
             return '; within { } and [ ] it needs quotes: "${NAME}"'
+        if before.endswith("[") and after.startswith(":"):
+            return '; an IPv6 address needs quotes: "[::1]:25"'
+        if _BRACKET_IN_TEXT.search(line[: place.column]):
+            return "; within { } and [ ] text that has brackets itself needs quotes"
+        if after.startswith(":") and _ONLY_A_KEY.fullmatch(before):
+            return "; it is indented further than the line above it allows"
         return _YAML_HINTS.get(problem, "")
 
     def _give_up(self, place: Place, message: str) -> NoReturn:
@@ -352,8 +359,13 @@ class _Composer:
         raise _UnreadableError
 
 
+# A bracket right behind text, as in {path: mail/{domain}}: YAML begins a list or a mapping there.
+_BRACKET_IN_TEXT = re.compile(r"[\w/.+@-][{\[]$")
+_ONLY_A_KEY = re.compile(r" +(?:- +)?[\w.-]+")
 # What the parser says, and what people mostly did.
 _YAML_HINTS = {
+    "did not find expected '-' indicator": "; the entries of a list begin in the same column",
+    "did not find expected key": "; keys that belong together begin in the same column",
     "found character that cannot start any token": "; text that begins with @, % or ` needs quotes",
     "mapping values are not allowed in this context": "; text with ': ' in it needs quotes",
     "could not find expected ':'": "; a ':' after the key, or a quote, is missing",

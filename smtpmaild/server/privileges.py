@@ -51,7 +51,7 @@ def settle(user: str, group: str, *, allow_root: bool) -> Identity | None:
         if not group:
             gid = account.pw_gid
     if account.pw_uid == 0 and not allow_root:
-        raise PrivilegeError("will not serve as root: name a user to become, or say allow_root")
+        raise PrivilegeError("will not serve as root: let `user` name an account to become, or say --allow-root")
     return Identity(account.pw_name, account.pw_uid, gid, account.pw_dir)
 
 

@@ -352,10 +352,17 @@ def _remove_file(path: str, identity: tuple[int, int]) -> None:
         pass  # gone, or in a directory that only root may change: the next start finds it stale
 
 
+#: What helps with a socket that cannot be had, behind what the system says.
+_HINTS = {
+    errno.EADDRINUSE: "; `ss -ltnp` shows by whom",
+    errno.EADDRNOTAVAIL: ": this machine has no such address",
+}
+
+
 def _cause(error: OSError, address: Address | None = None) -> str:
     if error.errno == errno.EACCES and isinstance(address, TcpAddress) and address.port < 1024:
         return "ports below 1024 need root, CAP_NET_BIND_SERVICE or a socket from systemd"
-    return error.strerror or str(error)
+    return (error.strerror or str(error)) + _HINTS.get(error.errno or 0, "")
 
 
 #: SD_LISTEN_FDS_START of sd_listen_fds(3).

@@ -87,6 +87,8 @@ USAGE = [
     (("--nonsense",), "No such option"),
     (("check", "--nonsense"), "No such option"),
     (("check", "-c", GOOD, "left", "over"), "unexpected extra argument"),
+    (("smtp.yaml",), "No such command 'smtp.yaml'; did you mean --config smtp.yaml?"),
+    (("check", "smtp.yaml"), "--config FILE is missing; did you mean --config smtp.yaml?"),
     ((), "--config FILE is missing"),
     (("check",), "--config FILE is missing"),
     (("healthcheck",), "--config FILE is missing"),

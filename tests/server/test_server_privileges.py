@@ -85,7 +85,9 @@ def test_group_of_the_config_replaces_the_main_one() -> None:
 @needs_root
 @pytest.mark.parametrize("user", ["", "root"])
 def test_root_does_not_serve_unless_told(user: str) -> None:
-    with pytest.raises(PrivilegeError, match="will not serve as root: name a user to become, or say allow_root"):
+    with pytest.raises(
+        PrivilegeError, match="will not serve as root: let `user` name an account to become, or say --allow-root"
+    ):
         settle(user, "", allow_root=False)
     root = pwd.getpwuid(0)
     assert settle(user, "", allow_root=True) == Identity("root", 0, root.pw_gid, root.pw_dir)

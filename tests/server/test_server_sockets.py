@@ -102,7 +102,8 @@ def test_port_that_is_taken_is_said_and_nothing_stays_bound() -> None:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(SocketError) as caught:
         table.rebind([("mx", ANY_PORT, 5), ("mx", other, 5), ("submission", busy, 5)])
-    assert str(caught.value) == f"listener submission: cannot listen on {busy}: Address already in use"
+    cause = "Address already in use; `ss -ltnp` shows by whom"
+    assert str(caught.value) == f"listener submission: cannot listen on {busy}: {cause}"
     assert len(os.listdir("/proc/self/fd")) == len(before)
     assert connects(taken)
     table.close_all_but()
@@ -151,6 +152,11 @@ def test_share_of_a_worker(copies: int, workers: int, shares: list[list[int]]) -
         assert table.get(ANY_PORT) == tuple(sockets[index] for index in share)
         assert [sock.fileno() >= 0 for sock in sockets] == [index in share for index in range(copies)]
         table.close_all_but()
+
+
+def test_an_address_of_another_machine_is_said() -> None:
+    with pytest.raises(SocketError, match=r"192\.0\.2\.1:25: Cannot assign .*: this machine has no such address"):
+        table_of(TcpAddress("192.0.2.1", 25))
 
 
 def test_unknown_host_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
