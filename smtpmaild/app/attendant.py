@@ -49,7 +49,9 @@ def build_attendant(
     def companions(house: House, sockets: _Sockets) -> Sequence[Companion]:
         desk = Desk(house, premises(config), queue_files(config, route, log), log)
         desk.without_names = without_names
-        desk.recordings = Recordings(notice, log) if notice is not None else None
+        if notice is not None:
+            desk.recordings = Recordings(notice, log)
+            desk.recordings.forget()
         found: list[Companion] = [desk]
         if config.control is not None:
             found.append(ControlSocket(desk, sockets(addresses["control"]), log))

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from smtpmaild.facts import Log
@@ -38,6 +38,10 @@ class Wish:
     bodies: bool = False
 
 
+class CutOffError(Exception):
+    """Another attendant has taken over, and the order of this one is gone."""
+
+
 class Recordings:
     """See the head of this file. notice: where the workers look."""
 
@@ -51,28 +55,41 @@ class Recordings:
         """Somebody records."""
         return self._is_busy
 
-    async def record(self, wish: Wish, who: Who) -> AsyncIterator[tuple[str, str]]:
-        """(name, text) of each session as it ends, ("", "") twice a second besides. Raises ValueError, OSError."""
+    def forget(self) -> None:
+        """End what an attendant has left behind that died: nobody would fetch it."""
+        directory = self._notice.read().get("directory")
+        if directory:
+            self._notice.post({})
+            shutil.rmtree(directory, ignore_errors=True)
+
+    async def record(self, wish: Wish, who: Who) -> AsyncGenerator[tuple[str, str]]:
+        """(name, text) of each session as it ends, ("", "") twice a second besides. Raises ValueError, OSError,
+        CutOffError."""
         networks = [str(ipaddress.ip_network(wish.client, strict=False))] if wish.client else []
         until = time.time() + min(wish.seconds, LONGEST)
         directory = tempfile.mkdtemp(prefix="smtpmaild-")
         self._is_busy = True
+        number = -1
         try:
             order = {"networks": networks, "listener": wish.listener, "rule": wish.rule, "directory": directory}
             self._notice.post({**order, "most": wish.most, "bodies": wish.bodies, "until": until})
+            number = self._notice.number
             self._log.info(
                 "recording_ordered", user=who.name, client=wish.client, listener=wish.listener, rule=wish.rule
             )
             left = wish.most
             while left > 0 and time.time() < until + _LOOK_SECONDS:
                 await asyncio.sleep(_LOOK_SECONDS)
+                if self._notice.number != number:
+                    raise CutOffError("the recording was cut off by a reload")
                 yield "", ""
                 for name, text in [*_taken(directory)][:left]:
                     left -= 1
                     yield name, text
         finally:
             self._is_busy = False
-            self._notice.post({})
+            if self._notice.number == number:  # not the order that the attendant after this one has taken already
+                self._notice.post({})
             shutil.rmtree(directory, ignore_errors=True)
 
 

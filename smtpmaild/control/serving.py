@@ -61,8 +61,13 @@ class ControlSocket:
             await self._opening
         for server in self._servers:
             server.close()
-        if self._talks:
-            await asyncio.wait(self._talks)
+        try:
+            if self._talks:
+                await asyncio.wait(self._talks)
+        finally:  # who waits for us has no more patience: end the rest, and let each put away what it has begun
+            for talk in self._talks:
+                talk.cancel()
+            await asyncio.gather(*self._talks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -110,8 +115,9 @@ class ControlSocket:
 
     async def _answer(self, verb: Verb, request: Request, wire: _Wire) -> None:
         try:
-            async for row in verb.run(request):
-                await wire.send({"done": row.record} if isinstance(row, Done) else {"row": row})
+            async with contextlib.aclosing(verb.run(request)) as rows:
+                async for row in rows:
+                    await wire.send({"done": row.record} if isinstance(row, Done) else {"row": row})
         except RefusedError as refused:
             await wire.fail(str(refused), refused.status)
         except ConnectionError:
@@ -145,6 +151,8 @@ def _understood(line: bytes) -> tuple[Verb, dict[str, Any]] | str:
         asked = json.loads(line)
     except ValueError:
         return 'a request is a line of JSON: {"verb": "status"}'
+    except RecursionError:
+        return "a request is not nested so deep"
     name = asked.get("verb") if isinstance(asked, dict) else None
     verb = VERBS.get(name) if isinstance(name, str) else None
     if verb is None:
@@ -208,3 +216,4 @@ async def _unless_gone(answering: asyncio.Future[None], writer: asyncio.StreamWr
     finally:
         answering.cancel()
         os.close(descriptor)
+        await asyncio.wait([answering])

@@ -7,14 +7,15 @@ A verb is an async generator of rows. What it yields as `Done` ends the answer. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
 from smtpmaild.control.desk import Desk
 from smtpmaild.control.queue_files import NoMessageError, QueueFiles, Record
-from smtpmaild.control.recordings import Wish
+from smtpmaild.control.recordings import CutOffError, Wish
 from smtpmaild.queue.body import file_body
 from smtpmaild.queue.records import RecordError
 from smtpmaild.queue.shards import CHANGE_BY_VERB, Who
@@ -58,7 +59,7 @@ class Request:
         return self.desk.queue
 
 
-Answer = AsyncIterator[Record | Done]
+Answer = AsyncGenerator[Record | Done]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,9 @@ async def _record(request: Request) -> Answer:
     listeners = [door.name for door in request.desk.premises.doors]
     if wish.listener and wish.listener not in listeners:
         raise ValueError(f"there is no listener {wish.listener!r}, only {', '.join(listeners)}")
-    async for name, text in recordings.record(wish, request.who):
-        yield {"name": name, "text": text}
+    async with aclosing(recordings.record(wish, request.who)) as sessions:
+        async for name, text in sessions:
+            yield {"name": name, "text": text}
     yield Done({})
 
 
@@ -237,4 +239,9 @@ VERBS: Mapping[str, Verb] = {
 }
 
 #: What goes wrong with the exit status that a command ends with.
-STATUS_OF: Mapping[type[Exception], int] = {NoMessageError: EX_NOINPUT, OSError: EX_IOERR, ValueError: 64}
+STATUS_OF: Mapping[type[Exception], int] = {
+    NoMessageError: EX_NOINPUT,
+    CutOffError: EX_TEMPFAIL,
+    OSError: EX_IOERR,
+    ValueError: 64,
+}

@@ -107,6 +107,42 @@ def test_who_goes_away_wants_no_more(tmp_path: Path, notice: Notice) -> None:
     run(work())
 
 
+def test_a_reload_ends_it(tmp_path: Path, notice: Notice) -> None:
+    """The attendant has no more patience with its last answers."""
+
+    async def work() -> None:
+        async with serving_desk(tmp_path, desk_with(notice)) as served:
+            asking = asyncio.create_task(served.ask("record", rule="x", seconds=60.0))
+            directory = await working(notice, "one")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await served.control.stop()
+            assert notice.read() == {}
+            assert not os.path.exists(directory)
+            with pytest.raises(ControlError) as refused:
+                await asking
+            assert refused.value.status == 75
+
+    run(work())
+
+
+def test_the_next_attendant_forgets_what_the_one_before_has_left(tmp_path: Path, notice: Notice) -> None:
+    async def work() -> None:
+        async with serving_desk(tmp_path, desk_with(notice)) as served:
+            asking = asyncio.create_task(served.ask("record", rule="x", seconds=60.0))
+            directory = await working(notice)
+            Recordings(notice, RecordingLog()).forget()
+            assert not os.path.exists(directory)
+            assert notice.read() == {}
+            notice.post({"directory": "of somebody else"})
+            with pytest.raises(ControlError, match="cut off by a reload") as refused:
+                await asking
+            assert refused.value.status == 75
+            assert notice.read() == {"directory": "of somebody else"}
+
+    run(work())
+
+
 def test_nobody_to_be_told(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving_desk(tmp_path) as served:

@@ -30,6 +30,8 @@ OLD = "000000000000000AAA"
 
 
 class Served:
+    control: ControlSocket
+
     def __init__(self, path: str, log: RecordingLog) -> None:
         self.path = path
         self.log = log
@@ -66,7 +68,9 @@ async def serving_desk(folder: Path, desk: Desk | None = None) -> AsyncIterator[
         control = ControlSocket(desk or desk_for(Staged(), queue_in(folder / "queue"), log), [listening], log)
         control.start(asyncio.get_running_loop())
         try:
-            yield Served(path, log)
+            served = Served(path, log)
+            served.control = control
+            yield served
         finally:
             await control.stop()
 
@@ -106,6 +110,7 @@ def test_status(tmp_path: Path) -> None:
         (b'{"verb": "queue.count"}\n', "verb is one of retry, "),
         (b'{"verb": "queue.import"}\n', "queue.import: size is missing"),
         (b'{"verb": "queue.import", "arguments": {"size": 5}}\nabc', "the message ended too early"),
+        (b"[" * 100_000 + b"\n", "a request is not nested so deep"),
         (b"x" * 300_000, "a request is a line of at most 262144 bytes"),
     ],
 )
