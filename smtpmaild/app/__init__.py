@@ -17,7 +17,7 @@ a socket; that begins with the plan in the hands of server/.
 
 from __future__ import annotations
 
-from smtpmaild.app.memory import build_history, build_pseudonyms
+from smtpmaild.app.memory import build_history, build_pseudonyms, remembered
 from smtpmaild.app.planning import log_domains, plan
 from smtpmaild.app.relaying import look_ahead, route_of_mail
 from smtpmaild.app.rooms import App, build, rehearse, stage
@@ -33,6 +33,7 @@ __all__ = [
     "look_ahead",
     "plan",
     "rehearse",
+    "remembered",
     "route_of_mail",
     "stage",
 ]

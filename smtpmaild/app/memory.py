@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from smtpmaild.config.models import Config
 from smtpmaild.facts import Log
 from smtpmaild.history import Settings
-from smtpmaild.history.recorder import History
+from smtpmaild.history.recorder import History, Recorder
 from smtpmaild.privacy.keys import Keys
+from smtpmaild.privacy.log import Private
 from smtpmaild.privacy.pseudonyms import Pseudonyms
 from smtpmaild.sink.options import DiscardOptions
 
@@ -31,3 +35,24 @@ def build_pseudonyms(config: Config, log: Log) -> Pseudonyms | None:
         log.error("privacy_key_unavailable", path=path, cause=cause, then="each process has a key of its own")
 
     return Pseudonyms(Keys(path, tell).today, words)
+
+
+def remembering(log: Log, history: History | None, pseudonyms: Pseudonyms | None) -> Log:
+    """The log that everybody tells: it names nobody first, where that is wanted, and then is remembered."""
+    log = log if history is None else Recorder(log, history)
+    return log if pseudonyms is None else Private(log, pseudonyms)
+
+
+@contextmanager
+def remembered(config: Config, log: Log, troubles: Log) -> Iterator[Log]:
+    """The same log for a command that does the work of a daemon that is down; at the end it is in the history.
+
+    troubles: hears why the history or the key of the pseudonyms cannot be had.
+    """
+    history = build_history(config, troubles)
+    whole = remembering(log, history, build_pseudonyms(config, troubles))
+    if history is None:
+        yield whole
+        return
+    with history.collecting():
+        yield whole

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from smtpmaild.app.doors import build_dialect, build_door, offered
+from smtpmaild.app.memory import remembering
 from smtpmaild.app.relaying import build_relaying, build_reports
 from smtpmaild.app.routes import build_routing
 from smtpmaild.app.trust import build_certificates, build_client_names, build_signing_in
@@ -17,12 +18,11 @@ from smtpmaild.config.queue import Priorities as PrioritiesConfig
 from smtpmaild.delivery.runner import Runner
 from smtpmaild.envelope import Session
 from smtpmaild.facts import Log
-from smtpmaild.history.recorder import History, Recorder
+from smtpmaild.history.recorder import History
 from smtpmaild.idn import to_ascii
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.builtin import build_policies
 from smtpmaild.policy.chain import Chain, Step
-from smtpmaild.privacy.log import Private
 from smtpmaild.privacy.pseudonyms import Pseudonyms
 from smtpmaild.rehearsal import Stage, failures
 from smtpmaild.routing import QUEUE, Routing
@@ -71,8 +71,7 @@ def build(
     the facts that are told to the log.  pseudonyms: what takes the names out of them before.  is_trial: nobody will
     connect, so no certificate is loaded."""
     metrics = metrics or Metrics()
-    log = log if history is None else Recorder(log, history)
-    log = log if pseudonyms is None else Private(log, pseudonyms)
+    log = remembering(log, history, pseudonyms)
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)

@@ -7,12 +7,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+import click
+
 from smtpmaild.cli.options import read_config
+from smtpmaild.cli.shown import plain
 from smtpmaild.cli.steering import fail, read_places
 
 if TYPE_CHECKING:
+    from smtpmaild.config import Config
     from smtpmaild.config.places import Places
     from smtpmaild.control.queue_files import QueueFiles
+    from smtpmaild.facts import Log
 
 EX_USAGE, EX_DATAERR, EX_NOINPUT, EX_IOERR = 64, 65, 66, 74
 Filters = Mapping[str, Any]
@@ -66,9 +71,9 @@ class OnFiles:
     def change(self, verb: str, filters: Filters, why: str) -> list[Record]:
         from smtpmaild.queue.shards import Who
 
-        who = Who.of_this_process()
-        with self._rights():
-            return self._files().change(verb, filters, who, why)
+        who, config = Who.of_this_process(), self._remembering_config()
+        with self._rights(), _remembered(config) as log:
+            return self._files(log).change(verb, filters, who, why)
 
     def export(self, queue_id: str) -> Iterator[bytes]:
         return self._files().export(queue_id)
@@ -83,15 +88,27 @@ class OnFiles:
 
         whole = read_config(self._config)
         route, who = route_of_mail(whole), Who.of_this_process()
-        files = QueueFiles(whole.queue.path, _Silent(), lambda text: parse_mailbox(text, to_ascii), route)
         # Opened before the rights change: root may read what the user of the daemon may not.
-        with open(path, "rb") as file, self._rights():
+        with open(path, "rb") as file, self._rights(), _remembered(whole) as log:
+            files = QueueFiles(whole.queue.path, log, lambda text: parse_mailbox(text, to_ascii), route)
             return files.put(record, DescriptorBody(file.fileno(), os.fstat(file.fileno()).st_size), who, why)
 
-    def _files(self) -> QueueFiles:
+    def _files(self, log: Log | None = None) -> QueueFiles:
         from smtpmaild.control.queue_files import QueueFiles
 
-        return QueueFiles(self._places.queue, _Silent())
+        return QueueFiles(self._places.queue, log or _Silent())
+
+    def _remembering_config(self) -> Config | None:
+        """The whole configuration, where it has a history. One with mistakes must not keep anybody from the queue."""
+        if not self._places.has_history:
+            return None
+        from smtpmaild.config import ConfigError, load
+
+        try:
+            return load(self._config)
+        except ConfigError:
+            click.echo(f"Warning: not in the history: {self._config} has mistakes, see `smtpmaild check`", err=True)
+            return None
 
     @contextmanager
     def _rights(self) -> Iterator[None]:
@@ -101,6 +118,18 @@ class OnFiles:
             yield
 
 
+@contextmanager
+def _remembered(config: Config | None) -> Iterator[Log]:
+    """The log to tell what is changed: by it the history hears of it, as it hears of it from a daemon."""
+    if config is None:
+        yield _Silent()
+        return
+    from smtpmaild.app import remembered
+
+    with remembered(config, _Silent(), _Warning()) as log:
+        yield log
+
+
 class _Silent:
     """A log for who reads our output; what was changed is in changes.log."""
 
@@ -108,6 +137,15 @@ class _Silent:
         """Nobody wants to know."""
 
     warning = error = exception = info
+
+
+class _Warning(_Silent):
+    """A log of what keeps a change from the history: it was made all the same."""
+
+    def warning(self, event: str, **facts: object) -> None:
+        click.echo(f"Warning: {event.replace('_', ' ')}: {plain(str(facts.get('cause', '')))}", err=True)
+
+    error = exception = warning
 
 
 @contextmanager

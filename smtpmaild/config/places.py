@@ -21,12 +21,13 @@ QUEUE = "var/queue"
 @dataclass(frozen=True, slots=True)
 class Places:
     """control: path of the control socket, "" where there is none.  queue: directory of the queue.  user, group: whom
-    the daemon becomes, "" for nobody else."""
+    the daemon becomes, "" for nobody else.  has_history: what happens is remembered."""
 
     control: str
     queue: str
     user: str = ""
     group: str = ""
+    has_history: bool = False
 
 
 def places(path: str) -> Places:
@@ -49,6 +50,7 @@ def places(path: str) -> Places:
         queue=_path(folder, _mapping(root, "queue") or {}, "path", QUEUE),
         user=_text(root, "user"),
         group=_text(root, "group"),
+        has_history=_mapping(root, "history") is not None,
     )
 
 

@@ -13,7 +13,8 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from smtpmaild.facts import Log
@@ -77,6 +78,7 @@ class History:
         self._dropped, self._told = 0, 0
         self._trouble = ""
         self._users = 0
+        self._is_collecting = False
         self._there_is_work = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -95,9 +97,21 @@ class History:
         self._taken += len(row[1])
         self._events.append(row)
         if self._thread is None:
-            self._write_now()
+            if not self._is_collecting:
+                self._write_now()
         elif not self._there_is_work.is_set():
             self._there_is_work.set()
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """What is told within it is written together at its end: for a command that has no thread, and much to tell."""
+        self._is_collecting = True
+        try:
+            yield
+        finally:
+            self._is_collecting = False
+            while self._events:
+                self._write_now()
 
     # The seam of companions
 

@@ -12,7 +12,10 @@ from queueing import LATER, entry
 from receiving import RecordingLog
 from running import Ran, Runner
 
+from smtpmaild.control.queue_files import QueueFiles
+from smtpmaild.history.reading import Reading
 from smtpmaild.queue import Query, Settlement, State
+from smtpmaild.queue.shards import Who
 from smtpmaild.queue.sqlite import SqliteQueue
 
 CONFIG = """\
@@ -29,7 +32,7 @@ class House:
         self.root = root
         self.path = root / "smtp.yaml"
         self.path.write_text(CONFIG)
-        self._run = run
+        self.run = run
         self.queue = SqliteQueue(str(root / "queue"), RecordingLog())
         self.queue.open()
         now = time.time()
@@ -50,7 +53,7 @@ class House:
         self.queue.change(Query(recipient="c@z.example"), Settlement(0, State.DEFERRED, LATER, "mx", now, now + 300))
 
     def __call__(self, verb: str, *arguments: str) -> Ran:
-        return self._run("queue", verb, "-c", str(self.path), *arguments)
+        return self.run("queue", verb, "-c", str(self.path), *arguments)
 
     def states(self) -> dict[str, str]:
         return {one.address.text: one.state.value for _, found in self.queue.find(Query()) for one in found}
@@ -130,7 +133,75 @@ def test_changes(house: House) -> None:
     assert "look at it" in (house.root / "queue" / "changes.log").read_text()
 
 
-@pytest.mark.parametrize("verb", ["retry", "hold", "release", "drop", "bounce"])
+def remembered(house: House) -> list[dict[str, object]]:
+    with Reading(str(house.root / "history.sqlite")) as reading:
+        return [{"event": event.name, **event.facts} for event in reading.since(1)[0]]
+
+
+VERBS = ["retry", "hold", "release", "drop", "bounce"]
+
+
+def test_changes_are_remembered(house: House) -> None:
+    house.path.write_text(CONFIG + "history: {path: history.sqlite}\n")
+    for verb in VERBS[:3]:
+        assert house(verb, NEW, "--reason", f"to {verb}").status == 0
+    house("bounce", NEW, "--yes", "--reason", "to bounce")
+    house("drop", "--all", "--yes", "--reason", "to drop")
+    told = remembered(house)
+    assert [(one["verb"], one["recipient"]) for one in told] == [
+        ("retry", "d@y.example"), ("hold", "d@y.example"), ("release", "d@y.example"), ("bounce", "d@y.example"),
+        ("drop", "b@y.example"), ("drop", "c@z.example"), ("drop", "d@y.example"),
+    ]  # fmt: skip
+    assert {(one["event"], one["why"]) for one in told} == {("queue_changed", f"to {verb}") for verb in VERBS}
+    story = house.run("trace", "-c", str(house.path), NEW).out
+    user = told[0]["user"]
+    assert user == Who.of_this_process().name
+    for verb in VERBS:
+        assert f"queue {verb} of d@y.example by {user}\n" in story
+        assert f"why: to {verb}\n" in story
+
+
+def test_the_daemon_would_have_told_the_same(house: House) -> None:
+    house.path.write_text(CONFIG + "history: {path: history.sqlite}\n")
+    house("hold", NEW, "--reason", "because")
+    house("release", NEW)
+    log = RecordingLog()
+    QueueFiles(str(house.root / "queue"), log).change("hold", {"ids": [NEW]}, Who.of_this_process(), "because")
+    by_command = remembered(house)[0]
+    assert by_command.pop("event") == "queue_changed"
+    assert {**log.only("queue_changed"), "was": "queued"} == by_command
+
+
+def test_imports_are_remembered(house: House, tmp_path: Path) -> None:
+    house.path.write_text(CONFIG + "history: {path: history.sqlite}\n")
+    (tmp_path / "a.eml").write_text("Subject: x\r\n\r\n")
+    (tmp_path / "a.json").write_text('{"recipients": [{"address": "new@far.example"}]}')
+    assert house("import", str(tmp_path / "a.eml")).status == 0
+    assert [(one["verb"], one["recipient"]) for one in remembered(house)] == [("import", "new@far.example")]
+
+
+def test_a_history_of_pseudonyms_names_nobody(house: House) -> None:
+    private = "history: {path: history.sqlite}\nlogging: {privacy: true, privacy_file: privacy.key}\n"
+    house.path.write_text(CONFIG + private)
+    house("hold", NEW, "--reason", "eve@x.example asked for it")
+    (told,) = remembered(house)
+    assert str(told["recipient"]).endswith("@y.example")
+    assert not {"d@y.example", "eve@x.example"} & {*map(str, told.values()), *str(told["why"]).split()}
+
+
+def test_what_cannot_be_remembered_is_changed_all_the_same(house: House) -> None:
+    house.path.write_text(CONFIG + "history: {path: smtp.yaml/history.sqlite}\n")
+    ran = house("hold", NEW)
+    assert (ran.status, house.states()["d@y.example"]) == (0, "held")
+    assert ran.err.splitlines()[0].startswith("Warning: history failed: [Errno ")
+    house.path.write_text(CONFIG + "history: {path: history.sqlite}\nlistners: []\n")
+    ran = house("release", NEW)
+    assert (ran.status, house.states()["d@y.example"]) == (0, "deferred")
+    assert ran.err.splitlines()[0].startswith("Warning: not in the history: ")
+    assert not (house.root / "history.sqlite").exists()
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_change_of_nothing_in_particular(house: House, verb: str) -> None:
     before = house.states()
     ran = house(verb, "--limit", "1")

@@ -21,6 +21,7 @@ LISTENERS = "listeners: [{name: mx, listen: ['127.0.0.1:25']}]\n"
     [
         "",
         "control: {}",
+        "history: {}",
         "control: {socket: run/c.sock}\nqueue: {path: /var/queue}",
         "queue: {max_age: 1d}\nuser: '0'\ngroup: '0'",
         "control: {socket: '${SMTPMAILD_TEST_SOCKET}'}",
@@ -32,7 +33,9 @@ def test_the_quick_way_finds_what_the_models_say(tmp_path: Path, monkeypatch: py
     path.write_text(LISTENERS + text)
     whole = load(path)
     control = whole.control.socket if whole.control else ""
-    assert places(str(path)) == Places(control, whole.queue.path, whole.user or "", whole.group or "")
+    assert places(str(path)) == Places(
+        control, whole.queue.path, whole.user or "", whole.group or "", whole.history is not None
+    )
 
 
 @pytest.mark.parametrize(

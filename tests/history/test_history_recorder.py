@@ -81,6 +81,19 @@ def test_without_a_thread_it_is_written_at_once(history: History, log: Recording
     assert set(os.listdir("/proc/self/fd")) == before  # nothing that a fork would share
 
 
+def test_what_is_collected_is_written_together(history: History, log: RecordingLog, tmp_path: Path) -> None:
+    recorder = Recorder(log, history)
+    recorder.info("reloaded")
+    with pytest.raises(ValueError, match="later"), history.collecting():
+        recorder.info("stopping")
+        recorder.info("stopped")
+        assert numbers(tmp_path) == ["reloaded"]
+        raise ValueError("later")
+    assert numbers(tmp_path) == ["reloaded", "stopping", "stopped"]
+    recorder.info("reloaded")
+    assert len(numbers(tmp_path)) == 4
+
+
 def test_thread_lives_from_first_start_to_last_stop(history: History, log: RecordingLog, tmp_path: Path) -> None:
     recorder = Recorder(log, history)
 
