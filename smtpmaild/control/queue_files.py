@@ -103,6 +103,8 @@ class QueueFiles:
         """How many recipients a change would change."""
         query, change = to_query(filters), CHANGE_BY_VERB[verb]
         states = [state for state in change.states if not query.states or state in query.states]
+        if not states:  # which would mean: in any state
+            return 0
         return sum(len(recipients) for _, recipients in self._shards.find(replace(query, states=states)))
 
     def change(self, verb: str, filters: Filters, who: Who, why: str) -> list[Record]:

@@ -213,7 +213,7 @@ def _order(body: bytes) -> Mapping[str, Any] | None:
     try:
         order = json.loads(body)
         ids, why = order["ids"], order["why"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     is_good = (
         isinstance(ids, list)

@@ -131,6 +131,7 @@ def test_queue(tmp_path: Path) -> None:
             assert (await served.answer("queue.show", id=OLD))["header"] == "Subject: x"
             assert {row["destination"] for row in await served.ask("queue.stats")} == {"mx:y.example", "mx:z.example"}
             assert await served.answer("queue.count", verb="hold", states=["queued"]) == {"recipients": 2}
+            assert await served.answer("queue.count", verb="release", states=["queued"]) == {"recipients": 0}
             (changed,) = await served.ask("queue.hold", ids=[OLD], why="look at it")
             assert changed == {"queue_id": OLD, "sender": "a@x.example", "recipient": "b@y.example", "was": "queued"}
             (body,) = await served.ask("queue.export", id=OLD)

@@ -185,6 +185,7 @@ def test_without_a_token_file_nobody_steers(tmp_path: Path) -> None:
         ("drop", {"ids": ["A"] * 1001, "why": ""}),
         ("drop", [1]),
         ("drop", b"{"),
+        ("drop", b"[" * 60_000),
     ],
 )
 def test_orders_that_are_none(tmp_path: Path, verb: str, order: object) -> None:
