@@ -104,8 +104,7 @@ class Courier:
         offer = channel.session.offer
         if not channel.endpoint.port and "REQUIRETLS" in message.parameters:
             # It stays on this machine, in the hands of the store: RFC 8689 is about the way between hosts.
-            parameters = {key: value for key, value in message.parameters.items() if key != "REQUIRETLS"}
-            message = replace(message, parameters=parameters)
+            message = without(message, "REQUIRETLS")
         most = self._options.recipients_per_message
         group = recipients[: min(most, offer.most_recipients or most)]
         try:
@@ -124,6 +123,9 @@ class Courier:
         self, channel: Channel, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
     ) -> Sequence[Reply]:
         offer = channel.session.offer
+        if self._is_lmtp and "DELIVERBY" not in offer and "BY" in message.parameters:
+            # RFC 2852 §1: handing it to the store is delivering it, and now is in time; nothing is relayed.
+            message = without(message, "BY")
         if message.body_type is not BodyType.EIGHT_BIT_MIME or "8BITMIME" in offer:
             return await channel.send(_mailing(message, recipients), message.body)
         # Many clients declare 8BITMIME whatever they send.
@@ -196,6 +198,11 @@ def _outcome(reply: Reply, endpoint: Endpoint, passed: Passed = Passed.OUT, *, k
     return Outcome(reply, str(endpoint), passed, keeps_time)
 
 
+def without(message: QueuedMessage, parameter: str) -> QueuedMessage:
+    """The message as if MAIL had not had that parameter."""
+    return replace(message, parameters={key: value for key, value in message.parameters.items() if key != parameter})
+
+
 def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Mailing:
     forwards = [Forward(recipient.address, recipient.parameters) for recipient in recipients]
     parameters, size = _parameters(message, time.time()), message.body.size
@@ -203,7 +210,7 @@ def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> M
 
 
 def _parameters(message: QueuedMessage, now: float) -> Mapping[str, str]:
-    """Those of MAIL, as they are now: of the time to deliver by (RFC 2852 §4), some has gone."""
+    """Those of MAIL, as they are now: of the time to deliver by (RFC 2852 §4.1.4), some has gone."""
     by = deliver_by(message.parameters)
     return {**message.parameters, "BY": by.passed_on(now - message.received_at)} if by else message.parameters
 

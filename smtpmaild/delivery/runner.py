@@ -58,7 +58,8 @@ REPORT_AGAIN = 300.0
 GRACE = 10.0
 
 EXPIRED = Reply(451, "4.4.7", "Delivery time expired")
-# RFC 2852 §4: 5.4.7.
+# RFC 2852 §4.1.3: "failed" with 5.4.7, "delayed" with 4.4.7.
+LATE = "4.4.7"
 TOO_LATE = "It was not delivered within the time that its sender set"
 NO_ROUTE = Reply(451, "4.3.5", "The configuration has no such relay")
 AGENT_FAILED = Reply(451, "4.3.0", "Local error in delivery")
@@ -291,7 +292,7 @@ class Runner:
     def _after_attempt(self, claim: Claim, recipient: QueuedRecipient, outcome: Outcome, now: float) -> _Result:
         message, reply = claim.message, outcome.reply
         since, deadline = message.released_at, message.deadline
-        next_attempt, action = 0.0, None
+        next_attempt, action, status = 0.0, None, ""
         if reply.is_positive:
             state, action = State.DELIVERED, _OF_SUCCESS[outcome.passed]
         elif reply.is_permanent:
@@ -308,7 +309,7 @@ class Runner:
                 next_attempt = min(next_attempt, deadline)
             is_late = 0 < deadline <= now and recipient.attempted_at < deadline
             if is_late or self._schedule.is_warning_due(now, since, recipient.attempted_at):
-                action = Action.DELAYED
+                action, status = Action.DELAYED, LATE if is_late else ""
         after = replace(
             recipient,
             state=state,
@@ -319,7 +320,8 @@ class Runner:
             remote=outcome.remote,
         )
         settlement = Settlement(recipient.number, state, reply, outcome.remote, now, next_attempt)
-        return self._result(claim, after, settlement, action, is_traced=_is_traced(message, outcome))
+        is_traced = _is_traced(message, outcome, now)
+        return self._result(claim, after, settlement, action, status=status, is_traced=is_traced)
 
     def _result(
         self,
@@ -328,6 +330,7 @@ class Runner:
         settlement: Settlement,
         action: Action | None,
         *,
+        status: str = "",
         is_traced: bool = False,
     ) -> _Result:
         message = claim.message
@@ -355,7 +358,7 @@ class Runner:
             return settlement, None
         if action in _ON_REQUEST and "SUCCESS" not in after.parameters.get("NOTIFY", "").upper():
             return settlement, None
-        return settlement, Told(action, after)
+        return settlement, Told(action, after, status)
 
     # Settling
 
@@ -416,7 +419,7 @@ _ON_REQUEST = (Action.DELIVERED, Action.RELAYED)
 
 
 def _is_too_late(message: QueuedMessage, now: float) -> bool:
-    """It is to be returned rather than delivered now (RFC 2852 §4, by-mode R)."""
+    """It is to be returned rather than delivered now (RFC 2852 §4.1.3, by-mode R)."""
     by = deliver_by(message.parameters) if message.parameters else None
     return by is not None and by.is_returned and now >= message.deadline
 
@@ -425,13 +428,13 @@ def _too_late(last: Reply | None) -> Reply:
     return Reply(554, "5.4.7", f"{TOO_LATE}; last: {last}" if last else TOO_LATE)
 
 
-def _is_traced(message: QueuedMessage, outcome: Outcome) -> bool:
-    """The sender is told that the message is on its way to somebody else: it asked for that (T), or else nobody would
-    tell any more when the time is over (RFC 2852 §4)."""
+def _is_traced(message: QueuedMessage, outcome: Outcome, now: float) -> bool:
+    """The sender is told that the message is on its way to somebody else: it asked for that (T; RFC 2852 §4.1.4), or
+    else nobody would tell any more when the time, which is still to come, is over (§4.1.4.2)."""
     by = deliver_by(message.parameters) if message.parameters else None
     if by is None or outcome.passed is Passed.IN or not outcome.reply.is_positive:
         return False
-    return by.is_traced or not (by.is_returned or outcome.keeps_time)
+    return by.is_traced or not (by.is_returned or outcome.keeps_time or now >= message.deadline)
 
 
 def _answer(future: asyncio.Future[OSError | None], error: OSError | None) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from smtpmaild import trace
 from smtpmaild.queue import QueuedMessage
 from smtpmaild.queue.reports import Action, Told
+from smtpmaild.smtp import timing
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import Reply
 
@@ -47,9 +48,9 @@ class Status:
             yield f"Original-Envelope-Id: {_one_line(decode_xtext(envelope_id))}"
         yield f"X-Smtpmaild-Queue-ID: {message.queue_id}"
         yield f"Arrival-Date: {trace.date_text(message.received_at)}"
-        if message.deadline:  # RFC 2852 §5
-            yield f"Deliver-By-Date: {trace.date_text(message.deadline)}"
-        for word, kind in (("HOLDFOR", "for"), ("HOLDUNTIL", "until")):  # RFC 4865 §4
+        if by := timing.deliver_by(message.parameters):  # RFC 2852 §5; it may have passed before the message came (§4)
+            yield f"Deliver-By-Date: {trace.date_text(message.received_at + by.seconds)}"
+        for word, kind in (("HOLDFOR", "for"), ("HOLDUNTIL", "until")):  # RFC 4865 §5.1.2
             if word in message.parameters:
                 yield f"Future-Release-Request: {kind};{_one_line(message.parameters[word])}"
 
@@ -61,7 +62,7 @@ class Status:
             yield f"Original-Recipient: {kind}; {_one_line(decode_xtext(text))}"
         yield f"Final-Recipient: {self._typed(recipient.address)}"
         yield f"Action: {told.action.value}"
-        yield f"Status: {status_code(recipient.last, told.action)}"
+        yield f"Status: {told.status or status_code(recipient.last, told.action)}"
         if recipient.remote:
             yield f"Remote-MTA: {_remote(recipient.remote)}"
         if recipient.last is not None:

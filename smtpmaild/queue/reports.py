@@ -30,12 +30,14 @@ class Told:
     """One recipient and what is to be told of it.
 
     recipient: as it stands after the attempt: `last` and `remote` are what was said, state BOUNCED, EXPIRED, DEFERRED
-    or DELIVERED.  is_traced: of a message that is passed on its sender is told whatever NOTIFY says, but for NEVER: it
-    has a time to be delivered by, of which nobody would tell any more (RFC 2852 §4).
+    or DELIVERED.  status: the enhanced status code, where it is not that of what was said.  is_traced: of a message
+    that is passed on its sender is told whatever NOTIFY says, but for NEVER: it has a time to be delivered by (RFC 2852
+    §4.1.4).
     """
 
     action: Action
     recipient: QueuedRecipient
+    status: str = ""
     is_traced: bool = False
 
 

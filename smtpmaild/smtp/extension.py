@@ -166,7 +166,8 @@ EXTENSIONS: tuple[Extension, ...] = (
         growth=len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + 500,
         is_wanted=lambda options: options.reports,
     ),
-    # RFC 2852 §2, §4: by-time is a number of at most nine digits with its sign, in seconds.
+    # RFC 2852 §2: min-by-time behind the keyword; §4: by-value = by-time ";" by-mode [by-trace], by-time a number of at
+    # most nine digits with its sign, in seconds.
     Extension(
         "DELIVERBY",
         lambda options: str(options.least_by) if options.least_by else "",
@@ -174,19 +175,20 @@ EXTENSIONS: tuple[Extension, ...] = (
         growth=17,
         is_wanted=lambda options: options.delivers_by,
     ),
-    # RFC 4865 §3: "max-future-release-interval" and "max-future-release-date-time"; the time is that of RFC 3339.
+    # RFC 4865 §3: "max-future-release-interval" and "max-future-release-date-time"; the time is that of RFC 3339 in any
+    # zone (erratum 2040).
     Extension(
         "FUTURERELEASE",
         lambda options: f"{options.longest_hold} {date_text(options.clock() + options.longest_hold)}",
         mail={
             "HOLDFOR": "[1-9][0-9]{0,8}",
-            "HOLDUNTIL": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
+            "HOLDUNTIL": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
             r"(?:Z|[-+][0-9]{2}:[0-9]{2})",
         },
         growth=34,
         is_wanted=lambda options: options.longest_hold > 0,
     ),
-    # RFC 6710 §3: the profile of priorities; priority-value = (["-"] NZDIGIT) / "0"
+    # RFC 6710 §3: the Priority Assignment Policy; §7: priority-value = (["-"] NZDIGIT) / "0"
     Extension(
         "MT-PRIORITY",
         lambda options: options.priorities,
@@ -194,7 +196,7 @@ EXTENSIONS: tuple[Extension, ...] = (
         growth=15,
         is_wanted=lambda options: bool(options.priorities),
     ),
-    # RFC 8689 §3: the MAIL line grows by 11.
+    # RFC 8689 §2: no value; the MAIL line grows by 11.
     Extension("REQUIRETLS", mail={"REQUIRETLS": ""}, growth=11, is_wanted=lambda options: options.requires_onward_tls),
 )
 #: Postfix's XFORWARD, with the attributes of its README; each value is xtext of at most 255 octets.

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from smtpmaild.smtp.address import Address
 from smtpmaild.smtp.reply import OwnReply, Reply
+from smtpmaild.smtp.timing import deliver_by
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -21,7 +22,7 @@ MAIL_PARAMETERS: Mapping[str, str] = MappingProxyType({
     "ENVID": "DSN",
     "MT-PRIORITY": "MT-PRIORITY",  # RFC 6710 §4.2
     "REQUIRETLS": "REQUIRETLS",  # RFC 8689 §2
-    "BY": "DELIVERBY",  # RFC 2852 §4
+    "BY": "DELIVERBY",  # RFC 2852 §4.1.4
 })  # fmt: skip
 RCPT_PARAMETERS: Mapping[str, str] = MappingProxyType({"NOTIFY": "DSN", "ORCPT": "DSN"})  # RFC 3461 §4.1, §4.2
 
@@ -30,7 +31,10 @@ NEEDS_BINARY = OwnReply(554, "5.6.3", "The next hop does not take binary message
 # RFC 6531 §3.5: 550 for the reverse-path, 553 for a forward-path.
 NEEDS_UTF8 = OwnReply(550, "5.6.7", "The next hop does not take internationalized mail (SMTPUTF8)")
 RECIPIENT_NEEDS_UTF8 = OwnReply(553, "5.6.7", "The next hop does not take internationalized addresses (SMTPUTF8)")
-# RFC 8689 §4.2.2 and §5.
+# RFC 2852 §4.1.4.1: with by-mode R it "MUST NOT be relayed to a SMTP server which does not support" DELIVERBY, and "is
+# deemed to be undeliverable for permanent reasons". X.3.3: "System not capable of selected features" (RFC 3463 §3.4).
+NEEDS_DELIVERBY = OwnReply(554, "5.3.3", "The next hop cannot be given a time to deliver by (DELIVERBY)")
+# RFC 8689 §4.2.1.
 NEEDS_REQUIRETLS = OwnReply(550, "5.7.30", "REQUIRETLS support required")
 
 
@@ -60,6 +64,11 @@ class Offer:
         return _number(self.keywords.get("LIMITS", ()), "RCPTMAX=")
 
     @property
+    def least_by(self) -> int:
+        """Of DELIVERBY, in seconds, 0 where it does not say: [1*9DIGIT] *("," extension-token) (RFC 2852 §2)."""
+        return _number([word.partition(",")[0] for word in self.keywords.get("DELIVERBY", ())[:1]], "")
+
+    @property
     def mechanisms(self) -> tuple[str, ...]:
         """SASL mechanisms in upper case (RFC 4954 §3)."""
         return self.keywords.get("AUTH", ())
@@ -86,7 +95,8 @@ class Mailing:
     """What one transaction carries.
 
     size: of the body in bytes.  body: as BODY= has it.  is_utf8: needs SMTPUTF8 whatever its addresses are.
-    parameters: of MAIL, keys in upper case, "" for one without value; those of MAIL_PARAMETERS are passed on.
+    parameters: of MAIL, keys in upper case, "" for one without value; those of MAIL_PARAMETERS are passed on. BY says
+    what is left of the time; a message that may go to who does not know DELIVERBY, whatever it says, has none.
     """
 
     reverse_path: Address
@@ -109,6 +119,18 @@ class Mailing:
             return NEEDS_UTF8
         if "REQUIRETLS" in self.parameters and "REQUIRETLS" not in offer:
             return NEEDS_REQUIRETLS
+        return self._too_slow(offer)
+
+    def _too_slow(self, offer: Offer) -> OwnReply | None:
+        """Why such a server cannot deliver it in time, where it is to be returned otherwise (RFC 2852 §4.1.4.1)."""
+        by = deliver_by(self.parameters)
+        if by is None or not by.is_returned:
+            return None
+        if "DELIVERBY" not in offer:
+            return NEEDS_DELIVERBY
+        least = max(offer.least_by, 1)  # with R, no less than 1 can be said
+        if by.seconds < least:
+            return OwnReply(554, "5.4.7", f"The next hop wants {least} seconds to deliver it")
         return None
 
     def mail_command(self, offer: Offer) -> str:
@@ -133,7 +155,23 @@ class Mailing:
         path = _path(recipient.address, offer)
         if path is None:
             return RECIPIENT_NEEDS_UTF8
-        return " ".join([f"RCPT TO:<{path}>", *_offered(recipient.parameters, RCPT_PARAMETERS, offer)])
+        parameters = recipient.parameters
+        if self._loses_its_time(offer):
+            parameters = {**parameters, "NOTIFY": _with_delay(parameters.get("NOTIFY", ""))}
+        return " ".join([f"RCPT TO:<{path}>", *_offered(parameters, RCPT_PARAMETERS, offer)])
+
+    def _loses_its_time(self, offer: Offer) -> bool:
+        """It has a time to be delivered by that is still to come, and the server would not know."""
+        by = deliver_by(self.parameters)
+        return by is not None and by.seconds > 0 and "DELIVERBY" not in offer
+
+
+def _with_delay(notify: str) -> str:
+    """RFC 2852 §4.1.4.2: where DELIVERBY ends, DELAY is added to NOTIFY, "overrides the MUST NOT" of RFC 3461 §5.2.1
+    (c)."""
+    if not notify:
+        return "FAILURE,DELAY"
+    return notify if notify.upper() == "NEVER" or "DELAY" in notify.upper().split(",") else f"{notify},DELAY"
 
 
 def _path(address: Address, offer: Offer) -> str | None:

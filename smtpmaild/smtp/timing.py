@@ -15,8 +15,9 @@ from smtpmaild.smtp.reply import Reply
 #: The parameters of MAIL that are read here. Most mail has none of them.
 WORDS = frozenset(("BY", "HOLDFOR", "HOLDUNTIL"))
 
-# RFC 2852 §4: a by-time that is not positive makes no sense with by-mode R.
+# RFC 2852 §4: "In the case of a by-mode of "R", a zero or negative by-time is a syntax error": 501, 5.5.4.
 BY_IS_OVER = Reply(501, "5.5.4", "With R the time of BY must be positive")
+# RFC 4865 §4.2: 501 and 5.5.4 for more than one hold-param, and for times that are invalid or too far away.
 HELD_TWICE = Reply(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
 NO_SUCH_TIME = Reply(501, "5.5.4", "HOLDUNTIL is no time")
 HOLD_IS_OVER = Reply(501, "5.5.4", "The time of HOLDUNTIL has passed")
@@ -33,7 +34,7 @@ class DeliverBy:
     is_traced: bool
 
     def passed_on(self, elapsed: float) -> str:
-        """As the next hop is to be told (RFC 2852 §4): some of the time has gone. It has nine digits at most."""
+        """As the next hop is to be told (RFC 2852 §4.1.4): some of the time has gone. It has nine digits at most."""
         seconds = max(self.seconds - int(elapsed), -999_999_999)
         return f"{seconds};{'R' if self.is_returned else 'N'}{'T' if self.is_traced else ''}"
 
@@ -52,7 +53,13 @@ def release_at(parameters: Mapping[str, str], received_at: float) -> float:
     if "HOLDFOR" in parameters:
         return received_at + int(parameters["HOLDFOR"])
     until = parameters.get("HOLDUNTIL")
-    return datetime.fromisoformat(until.upper()).timestamp() if until is not None else 0.0
+    if until is None:
+        return 0.0
+    # RFC 3339 §5.6: time-second may be 60, for a leap second; we take it for the second that follows 59.
+    before, leap, after = until.upper().partition(":60")
+    if not leap or ":" not in before:
+        return datetime.fromisoformat(until.upper()).timestamp()
+    return datetime.fromisoformat(f"{before}:59{after}").timestamp() + 1
 
 
 def priority(parameters: Mapping[str, str]) -> int:
@@ -68,7 +75,9 @@ def refusal(parameters: Mapping[str, str], now: float, *, least_by: int, longest
         if by.seconds <= 0:
             return BY_IS_OVER
         if by.seconds < least_by:
-            return Reply(553, "5.5.4", f"Nothing can be delivered within {by.seconds} seconds; try {least_by}")
+            # RFC 2852 §3: "will be rejected with a permanent failure (55z) reply code"; §4: 555 for what is valid and
+            # cannot be honoured here.
+            return Reply(555, "5.5.4", f"Nothing can be delivered within {by.seconds} seconds; try {least_by}")
     if "HOLDFOR" in parameters and "HOLDUNTIL" in parameters:
         return HELD_TWICE
     try:
@@ -81,7 +90,9 @@ def refusal(parameters: Mapping[str, str], now: float, *, least_by: int, longest
         return HOLD_IS_OVER
     if released > now + longest_hold:
         return Reply(501, "5.5.4", f"No message is held for more than {longest_hold} seconds")
-    return HELD_BEYOND_BY if by is not None and by.is_returned and now + by.seconds <= released else None
+    # RFC 4865 §5.2.2: "the MSA MUST reject the MAIL command if it determines that the future message release time is
+    # farther in the future than the deliver-by time", whatever the by-mode; §5.2.1 leaves no room for the same time.
+    return HELD_BEYOND_BY if by is not None and now + by.seconds <= released else None
 
 
 def date_text(seconds: float) -> str:

@@ -448,6 +448,9 @@ def test_message_shorter_than_it_says_is_never_delivered() -> None:
     run(work())
 
 
+LIMITED = replace(MESSAGE, parameters={"BY": "3600;R"}, received_at=time.time())
+
+
 @pytest.mark.parametrize(
     ("message", "offers", "outcome"),
     [
@@ -471,6 +474,12 @@ def test_message_shorter_than_it_says_is_never_delivered() -> None:
             ("REQUIRETLS",),
             "550 5.7.30 {}: REQUIRETLS support required",
         ),
+        # RFC 2852 §4.1.4.1: R goes only to who knows DELIVERBY, and takes what is left of the time.
+        (LIMITED, (), "554 5.3.3 {}: The next hop cannot be given a time to deliver by (DELIVERBY)"),
+        (LIMITED, ("DELIVERBY",), "250 2.0.0 taken"),
+        (LIMITED, ("DELIVERBY 600",), "250 2.0.0 taken"),
+        (LIMITED, ("DELIVERBY ,x",), "250 2.0.0 taken"),
+        (LIMITED, ("DELIVERBY 999999,x",), "554 5.4.7 {}: The next hop wants 999999 seconds to deliver it"),
     ],
 )
 def test_what_the_next_hop_must_offer(message: QueuedMessage, offers: tuple[str, ...], outcome: str) -> None:
@@ -514,6 +523,48 @@ def test_who_keeps_the_time_is_told(offers: tuple[str, ...]) -> None:
         async with both(Script(offers)) as (_, agent):
             (outcome,) = await agent.deliver(replace(MESSAGE, parameters={"BY": "9;N"}), recipients("a@x.example"))
             assert outcome.keeps_time is bool(offers)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("by", "offers", "notify", "said"),
+    [
+        # RFC 2852 §4.1.4.2: who knows DSN but not DELIVERBY is asked to tell of delays.
+        ("3600;N", ("DSN",), "", " NOTIFY=FAILURE,DELAY"),
+        ("3600;N", ("DSN",), "SUCCESS", " NOTIFY=SUCCESS,DELAY"),
+        ("3600;N", ("DSN",), "delay", " NOTIFY=delay"),
+        ("3600;N", ("DSN",), "NEVER", " NOTIFY=NEVER"),
+        ("3600;N", ("DSN", "DELIVERBY"), "", ""),
+        ("3600;N", (), "SUCCESS", ""),
+        ("-3600;N", ("DSN",), "SUCCESS", " NOTIFY=SUCCESS"),  # its sender knows that it is late
+    ],
+)
+def test_who_does_not_keep_the_time_is_asked_to_tell_of_delays(
+    by: str, offers: tuple[str, ...], notify: str, said: str
+) -> None:
+    async def work() -> None:
+        message = replace(MESSAGE, received_at=time.time(), parameters={"BY": by})
+        (recipient,) = recipients("a@x.example")
+        recipient = replace(recipient, parameters={"NOTIFY": notify} if notify else {})
+        async with both(Script(offers)) as (peer, agent):
+            await agent.deliver(message, [recipient])
+        assert peer.taken[0].commands[1] == f"RCPT TO:<a@x.example>{said}"
+
+    run(work())
+
+
+def test_store_need_not_know_of_times() -> None:
+    """To hand mail to the store is to deliver it (RFC 2852 §1), not to relay it."""
+
+    async def work() -> None:
+        async with serving(Script(("DSN",), is_lmtp=True)) as peer:
+            options = LmtpOptions(type="lmtp", host="localhost", port=peer.port)
+            async with closing(build(options, shared())) as agent:
+                for by in ("3600;R", "3600;N"):
+                    message = replace(MESSAGE, received_at=time.time(), parameters={"BY": by})
+                    assert shown(await agent.deliver(message, recipients("a@x.example"))) == ["250 2.0.0 taken"]
+        assert [taken.commands[1] for taken in peer.taken] == ["RCPT TO:<a@x.example>"] * 2
 
     run(work())
 

@@ -522,7 +522,7 @@ def test_sender_is_told_once_that_the_time_is_over_and_mail_is_tried_on() -> Non
 
     house = House(answers(REFUSED), schedule=Schedule(first=HOUR, longest=HOUR))
     live(house, scene)
-    assert [told.action for told in house.told] == [Action.DELAYED]
+    assert [(told.action, told.status) for told in house.told] == [(Action.DELAYED, "4.4.7")]
 
 
 @pytest.mark.parametrize(
@@ -534,6 +534,7 @@ def test_sender_is_told_once_that_the_time_is_over_and_mail_is_tried_on() -> Non
         ("900;N", Passed.ON, False, [Action.RELAYED]),  # nobody would tell that it is late
         ("900;NT", Passed.IN, False, []),  # it has arrived
         ("-900;N", Passed.ON, True, []),
+        ("-900;N", Passed.ON, False, []),  # RFC 2852 §4.1.4.2: only "before deliver-by-time"
     ],
 )
 def test_who_asked_for_a_trace_hears_of_each_step(

@@ -235,6 +235,15 @@ def test_times_that_the_sender_set_are_told() -> None:
     _, groups, _ = parts(raw(message(parameters={"BY": "60;R", "HOLDFOR": "30"}), told()))
     assert groups[0]["Deliver-By-Date"] == "Tue, 14 Nov 2023 22:14:20 +0000"
     assert groups[0]["Future-Release-Request"] == "for;30"
+    _, groups, _ = parts(raw(message(parameters={"BY": "-60;N"}), told()))  # RFC 2852 §4: it was late before it came
+    assert groups[0]["Deliver-By-Date"] == "Tue, 14 Nov 2023 22:12:20 +0000"
+
+
+def test_delay_has_the_status_that_it_is_told_with() -> None:
+    late = replace(told(Action.DELAYED, last=GREYLISTED), status="4.4.7")
+    _, (_, group), _ = parts(raw(message(), late))
+    assert group["Status"] == "4.4.7"
+    assert group["Diagnostic-Code"].startswith("smtp; 450-4.2.0 Greylisted")
 
 
 def test_report_of_what_requires_tls_requires_it_and_tells_little() -> None:

@@ -19,7 +19,7 @@ NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
         ({"BY": "0;R"}, "501 5.5.4"),  # RFC 2852 §4: with R it is to be positive
         ({"BY": "-5;rt"}, "501 5.5.4"),
         ({"BY": "-5;N"}, ""),  # late already, and somebody has said so
-        ({"BY": "59;R"}, "553 5.5.4"),  # below what EHLO says
+        ({"BY": "59;R"}, "555 5.5.4"),  # below what EHLO says: 55z (RFC 2852 §3), 555 (§4)
         ({"BY": "59;NT"}, ""),
         ({"HOLDFOR": "3600"}, ""),
         ({"HOLDFOR": "3601"}, "501 5.5.4"),
@@ -31,7 +31,10 @@ NOW = 1_700_000_000.0  # 2023-11-14T22:13:20Z
         ({"HOLDFOR": "1", "HOLDUNTIL": "2023-11-14T23:00:00Z"}, "501 5.5.4"),
         ({"HOLDFOR": "600", "BY": "600;R"}, "501 5.5.4"),  # would go back unsent
         ({"HOLDFOR": "600", "BY": "601;R"}, ""),
-        ({"HOLDFOR": "600", "BY": "60;N"}, ""),
+        ({"HOLDFOR": "600", "BY": "60;N"}, "501 5.5.4"),  # RFC 4865 §5.2.2 asks for no mode
+        ({"HOLDFOR": "600", "BY": "601;N"}, ""),
+        ({"HOLDUNTIL": "2023-11-14T22:59:60.1234567Z"}, ""),  # RFC 3339 §5.7 has leap seconds
+        ({"HOLDUNTIL": "2023-11-14T22:59:61Z"}, "501 5.5.4"),
     ],
 )
 def test_refusals(parameters: Mapping[str, str], code: str) -> None:
@@ -53,6 +56,7 @@ def test_release() -> None:
     assert timing.release_at({}, NOW) == 0.0
     assert timing.release_at({"HOLDFOR": "60"}, NOW) == NOW + 60
     assert timing.release_at({"HOLDUNTIL": "2023-11-14T22:14:20Z"}, 0.0) == NOW + 60
+    assert timing.release_at({"HOLDUNTIL": "2023-11-14T22:13:60Z"}, 0.0) == NOW + 40
     assert timing.date_text(NOW + 0.7) == "2023-11-14T22:13:20Z"
 
 
