@@ -17,7 +17,7 @@ from smtpmaild.config.listeners import Listener
 from smtpmaild.envelope import ClientCertificate, Tls
 from smtpmaild.history import Event
 from smtpmaild.history.events import MESSAGES, host_of
-from smtpmaild.rehearsal import Stage
+from smtpmaild.rehearsal import Stage, no_handshake
 from smtpmaild.trial import Question, TrialStep, outcome
 
 #: Events that hold decisions.
@@ -30,16 +30,21 @@ _ASKED_OF = frozenset(("RCPT", "MAIL"))
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """outcome: accept, defer or reject.  reply: "550 5.7.1 Relaying denied"; "" for what was accepted.  goes_to: stores
-    and routes.  rule, where: who decided."""
+    and routes.  rule, where: who decided.  mailboxes: whose mail it is there."""
 
     outcome: str
     reply: str = ""
     goes_to: tuple[str, ...] = ()
     rule: str = ""
     where: str = ""
+    mailboxes: tuple[str, ...] = ()
 
     def is_like(self, other: Verdict) -> bool:
         """Neither the client's server nor the mail would see a difference, whichever rule it was and in what words."""
+        return self.without_mailboxes_is_like(other) and {*self.mailboxes} == {*other.mailboxes}
+
+    def without_mailboxes_is_like(self, other: Verdict) -> bool:
+        """The same, where it does not matter whose mail it is."""
         return (self.outcome, self.reply[:3], {*self.goes_to}) == (other.outcome, other.reply[:3], {*other.goes_to})
 
 
@@ -88,7 +93,8 @@ def decisions(events: Iterable[Event]) -> Iterator[Decision]:
         facts = event.facts
         for one in facts.get("accepted", ()):
             places = tuple(dict.fromkeys(to["route"] or to["store"] for to in one["to"]))
-            verdict = Verdict("accept", "", places, one["rule"], one["where"])
+            mailboxes = tuple(f"{to['mailbox']}@{to['domain']}" for to in one["to"])
+            verdict = Verdict("accept", "", places, one["rule"], one["where"], mailboxes)
             yield _decision(event, facts["reverse_path"], one["address"], verdict)
         for refusal in facts.get("refusals") or ():
             if refusal["command"] in _ASKED_OF:
@@ -148,8 +154,11 @@ async def _forecast(stage: Stage, found: Iterable[Decision]) -> Forecast:
     for decision, count in kinds.values():
         after = await _verdict(stage, listeners.get(decision.listener), decision)
         if not after.is_like(decision.verdict):
-            key = (decision.listener, decision.verdict, after)
-            changes.setdefault(key, Change(decision, after)).count += count
+            before = decision.verdict
+            if not after.without_mailboxes_is_like(before):  # the larger change; one line for all mailboxes
+                before, after = replace(before, mailboxes=()), replace(after, mailboxes=())
+            changed = replace(decision, verdict=before)
+            changes.setdefault((decision.listener, before, after), Change(changed, after)).count += count
     made.changes = sorted(changes.values(), key=lambda change: -change.count)
     return made
 
@@ -157,6 +166,8 @@ async def _forecast(stage: Stage, found: Iterable[Decision]) -> Forecast:
 async def _verdict(stage: Stage, listener: Listener | None, one: Decision) -> Verdict:
     if listener is None:
         return Verdict("reject", f"there is no listener '{one.listener}' any more")
+    if why := no_handshake(stage.config, listener, is_encrypted=bool(one.tls), has_certificate=bool(one.certificate)):
+        return Verdict("reject", why)
     version, _, cipher = one.tls.partition(" ")
     client = ClientCertificate(one.certificate, "") if one.certificate else None
     tls = Tls(version, cipher, client=client) if one.tls and listener.tls != "none" else None
@@ -176,4 +187,6 @@ async def _verdict(stage: Stage, listener: Listener | None, one: Decision) -> Ve
 
 def _said(last: TrialStep, verdict: str) -> Verdict:
     reply = "" if verdict == "accept" else last.reply.rpartition("\n")[2]
-    return Verdict(verdict, reply, tuple(last.goes_to) if verdict == "accept" else (), last.rule, last.where)
+    if verdict != "accept":
+        return Verdict(verdict, reply, (), last.rule, last.where)
+    return Verdict(verdict, reply, tuple(last.goes_to), last.rule, last.where, tuple(last.mailboxes))

@@ -19,6 +19,7 @@ from smtpmaild.config.names import certificate_name
 from smtpmaild.config.rules import RelayRule
 from smtpmaild.config.signing_in import login
 from smtpmaild.config.tests import Case
+from smtpmaild.config.tls import is_offered
 from smtpmaild.config.yaml_nodes import Loc
 from smtpmaild.delivery.agents import route_to
 from smtpmaild.envelope import ClientCertificate, Peer, Tls
@@ -87,6 +88,24 @@ def tls_of(config: Config, listener: Listener, wanted: bool | None, user: str, c
     return Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, client=client)
 
 
+def no_handshake(config: Config, listener: Listener, *, is_encrypted: bool, has_certificate: bool) -> str:
+    """Why a client that was like that elsewhere does not come as far as SMTP here; "" where it does."""
+    if listener.tls == "implicit" and not is_encrypted:
+        return f"at listener {listener.name!r} TLS comes first"
+    is_asked = is_encrypted and is_offered(listener.tls) and clients_of(config, listener) == "require"
+    if is_asked and not has_certificate:
+        return f"listener {listener.name!r} ends a handshake without a certificate"
+    return ""
+
+
+def name_of(listener: Listener, name: str) -> str:
+    """The client's name in the DNS, where the daemon would know it."""
+    if name and not (listener.reverse_dns or listener.xclient_from):
+        why = f"clients have no names at listener {listener.name!r}: it has no 'reverse_dns'"
+        raise QuestionError("client_name", why)
+    return name
+
+
 def user_of(config: Config, listener: Listener, user: str) -> tuple[str, str]:
     """Who signs in, as the accounts write the name, and what is doubtful about that."""
     if not user:
@@ -152,7 +171,7 @@ def _question(config: Config, case: Case) -> tuple[Listener, Question]:
         [case.to],
         case.client,
         case.helo,
-        client_name=case.client_name,
+        client_name=name_of(listener, case.client_name),
         tls=tls_of(config, listener, case.tls, case.user, case.client_certificate),
         is_implicit=listener.tls == "implicit",
         user=user,

@@ -49,7 +49,7 @@ class TrialStep:
     that decided, "" if it was the protocol itself.  where: the line of the config.  lands_in: paths.  goes_to: stores
     by their names, and what travels on by its routes.  notes: what monitored policies would have said, and why rules
     did not match.  conditions: what the rule asks that decided.  travels: route and domain of what goes on from the
-    queue.  onward: what lies ahead of that, in words."""
+    queue.  onward: what lies ahead of that, in words.  mailboxes: whose mail it is then."""
 
     command: str
     reply: str
@@ -61,6 +61,7 @@ class TrialStep:
     conditions: Mapping[str, object] = field(default_factory=dict)
     travels: list[tuple[str, str]] = field(default_factory=list)
     onward: list[Mapping[str, object]] = field(default_factory=list)
+    mailboxes: list[str] = field(default_factory=list)
 
     @property
     def code(self) -> int:
@@ -207,6 +208,7 @@ class _Trial:
         route = self._service.router.route(transaction, parsed[0])
         if route.rule.name == step.rule:  # no policy was faster
             step.lands_in = [self._service.sinks[to.sink].locate(to) for to in route.destinations]
+            step.mailboxes = [f"{to.mailbox}@{to.domain}" for to in route.destinations]
             step.travels = [*dict.fromkeys((to.route, to.domain) for to in route.destinations if to.route)]
             step.goes_to = [*dict.fromkeys(to.route or to.sink for to in route.destinations)]
             step.notes += [

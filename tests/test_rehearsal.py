@@ -122,6 +122,10 @@ def test_a_case_that_fails(authority: str, case: str, at: str, message: str) -> 
 @pytest.mark.parametrize(
     ("case", "message"),
     [
+        (
+            "name: x, listener: clear, client_name: p1.office.example.com",
+            "test 'x' cannot be: clients have no names at listener 'clear': it has no 'reverse_dns'",
+        ),
         ("name: x, user: bob", "test 'x' cannot be: nobody can sign in at listener 'mx': it has no 'auth'"),
         ("name: x, listener: clear, tls: true", "test 'x' cannot be: listener 'clear' has no TLS"),
         ("name: x, client_certificate: CN=a", "test 'x' cannot be: listener 'mx' has no TLS"),

@@ -59,6 +59,7 @@ def test_a_whole_session_step_by_step() -> None:
         "smtp.yaml:3",
         ["/var/mail/mail/box"],
         ["mail"],
+        mailboxes=["box@local.example"],
     )
 
 

@@ -85,6 +85,8 @@ def _said(verdict: Verdict) -> str:
 def _to(verdict: Verdict) -> Iterator[str]:
     if verdict.goes_to:
         yield f"to {' and '.join(verdict.goes_to)}"
+    if verdict.mailboxes:
+        yield f"for {' and '.join(verdict.mailboxes)}"
 
 
 def _by(verdict: Verdict) -> str:

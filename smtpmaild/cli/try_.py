@@ -71,7 +71,7 @@ def try_(
     import asyncio
 
     from smtpmaild import app
-    from smtpmaild.rehearsal import QuestionError, conditions_of, listener_of, tls_of, user_of
+    from smtpmaild.rehearsal import QuestionError, conditions_of, listener_of, name_of, tls_of, user_of
     from smtpmaild.trial import Question, outcome, with_crlf
 
     config = read_dangerous_config(path)
@@ -79,6 +79,7 @@ def try_(
     try:
         door = listener_of(config, listener)
         encryption = tls_of(config, door, with_tls, user, client_certificate)
+        name_in_dns = name_of(door, _printable(client_name, "--client-name"))
         login, doubt = user_of(config, door, _printable(user, "--user"))
     except QuestionError as error:
         is_refused = error.key == "tls" and with_tls is False
@@ -92,7 +93,7 @@ def try_(
         _ip(client),
         _printable(helo, "--helo"),
         content,
-        client_name=_printable(client_name, "--client-name"),
+        client_name=name_in_dns,
         tls=encryption,
         is_implicit=door.tls == "implicit",
         user=login,

@@ -187,7 +187,8 @@ async def rehearse(transcript: Transcript, service: Service) -> Difference | Non
         task.add_done_callback(tasks.discard)
 
     dialogue = Dialogue(dry(service, user_of(transcript.steps)), Peer(transcript.client, 0), spawn, lambda: None)
-    dialogue.receiver.session.client_name = transcript.client_name
+    if service.client_names is not None:  # nobody would have looked it up
+        dialogue.receiver.session.client_name = transcript.client_name
     server = _Rehearsed(dialogue, tasks)
     try:
         if transcript.is_implicit_tls:

@@ -11,6 +11,7 @@ from remembering import NOW, Told, id_of, message, refusal, session, write
 from running import Runner
 
 from smtpmaild.control import client
+from smtpmaild.tls import self_signed
 
 CONFIG = """\
 hostname: mx.example.com
@@ -84,6 +85,14 @@ def test_only_what_the_record_does_not_agree_with(run: Runner, tmp_path: Path) -
         ("*.office.example", "*.home.example", 1, "accept to relay:smarthost", "reject 550 5.7.1 Relaying denied"),
         ("defer: true", "reject: true", 1, "defer 450 4.7.1 Later", "reject 550 5.7.1 Relaying denied"),
         ("[later.example]", "[far.example]", 1, "reject 550 5.7.1 Relaying denied", "defer 450 4.7.1 Not now"),
+        ("tls: optional", "tls: implicit", 2, "accept to mail", "reject at listener 'mx' TLS comes first"),
+        (
+            "{mailboxes: [bob], ",
+            "{mailboxes: [bob, ann], aliases: {bob: ann}, ",
+            2,
+            "accept to mail for bob@local.example",
+            "accept to mail for ann@local.example",
+        ),
         ("{name: mx,", "{name: in,", 2, "accept to mail", "reject there is no listener 'mx' any more"),
     ],
 )
@@ -96,6 +105,20 @@ def test_what_would_change(
     assert "beside 8 verdicts on record since " in ran.out
     assert "1 by 'early_talker' cannot be tried" in ran.out
     assert f"     {count} x {before}  ->  {after}" in ran.out
+
+
+def test_a_handshake_that_wants_a_certificate(run: Runner, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(self_signed.make("ca.example").decode())
+    changed = CONFIG.replace("tls: optional", "tls: required, client_certificates: require")
+    path = configured(tmp_path, changed.replace("self_signed: true", "self_signed: true, client_ca: ca.pem"))
+    events = [message(id_of(1), tls="TLSv1.3 X"), message(id_of(2), tls="TLSv1.3 X", client_certificate="CN=a")]
+    Path(tmp_path / "history.sqlite").unlink()
+    Path(write(tmp_path, events)).rename(tmp_path / "history.sqlite")
+    status, found = planned(run, path)
+    assert (status, found["decisions"]) == (1, 2)
+    (change,) = found["changes"]
+    assert (change["count"], change["decision"]["certificate"]) == (1, "")
+    assert change["after"]["reply"] == "listener 'mx' ends a handshake without a certificate"
 
 
 def test_nothing_changes(run: Runner, tmp_path: Path) -> None:

@@ -127,6 +127,12 @@ def test_the_first_difference_is_shown(run: Runner, old: str, new: str, lines: l
     assert all(one.startswith(wanted) for one, wanted in zip(said, lines, strict=True)), said
 
 
+def test_nobody_has_a_name_where_none_is_looked_up(run: Runner) -> None:
+    Path("other.yaml").write_text(CONFIG.replace("reverse_dns: true, ", ""))
+    ran = run("replay", "-c", "other.yaml", written(GOOD))
+    assert (ran.status, "+ S: 550 5.7.1 Relaying denied" in ran.out) == (1, True)
+
+
 def test_for_programs_and_other_listeners(run: Runner) -> None:
     ran = run("replay", "-c", "smtp.yaml", "--json", "--listener", "safe", written(GOOD))
     (found,) = json.loads(ran.out)

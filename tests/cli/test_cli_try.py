@@ -78,6 +78,7 @@ def test_an_accepted_recipient(run: Runner) -> None:
         "conditions": {},
         "travels": [],
         "onward": [],
+        "mailboxes": ["alice@example.com"],
     }
     ehlo = found["steps"][1]["reply"].split("\n")
     assert "250-PIPELINING" in ehlo  # the exact reply, whole
