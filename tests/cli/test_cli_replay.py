@@ -128,8 +128,9 @@ def test_the_first_difference_is_shown(run: Runner, old: str, new: str, lines: l
 
 
 def test_nobody_has_a_name_where_none_is_looked_up(run: Runner) -> None:
-    Path("other.yaml").write_text(CONFIG.replace("reverse_dns: true, ", ""))
-    ran = run("replay", "-c", "other.yaml", written(GOOD))
+    plain = '  - {name: plain, listen: ["127.0.0.1:2526"], tls: optional, auth: optional}\n'
+    Path("smtp.yaml").write_text(CONFIG.replace("  - {name: safe", f"{plain}  - {{name: safe"))
+    ran = run("replay", "-c", "smtp.yaml", "--listener", "plain", written(GOOD))
     assert (ran.status, "+ S: 550 5.7.1 Relaying denied" in ran.out) == (1, True)
 
 
