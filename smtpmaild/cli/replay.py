@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smtpmaild.cli.options import config_option, read_dangerous_config
+from smtpmaild.cli.shown import plain
 
 if TYPE_CHECKING:
     from smtpmaild.rehearsal import Stage
@@ -54,13 +55,13 @@ def replay(
     try:
         transcripts = [read(Path(file).read_text(), file) for file in files]
     except (ValueError, OSError) as error:
-        click.echo(str(error), err=True)
+        click.echo(plain(str(error)), err=True)
         sys.exit(EX_DATAERR)
     password = Path(password_file).read_text().partition("\n")[0] if password_file else ""
     try:
         found = _against_server(transcripts, server, password) if server else _rehearsed(transcripts, path, listener)
     except NotPlayedError as error:
-        click.echo(str(error), err=True)
+        click.echo(plain(str(error)), err=True)
         sys.exit(EX_DATAERR)
     except OSError as error:
         click.echo(f"{server}: {error.strerror or error}", err=True)

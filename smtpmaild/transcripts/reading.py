@@ -9,6 +9,9 @@ from smtpmaild.transcripts import Directive, Expect, Instead, Mark, Say, Transcr
 
 #: How a client on a Unix socket is written.
 LOCAL = "local"
+#: Octets that one line of a transcript can stand for.
+MOST = 64 * 1024 * 1024
+_MOST_DIGITS = 20
 
 
 def read(text: str, name: str) -> Transcript:
@@ -19,7 +22,7 @@ def read(text: str, name: str) -> Transcript:
         word, _, rest = line.partition(" ")
         if not line or line.startswith("#"):
             continue
-        if transcript.is_closed and word[0] in "CS":
+        if transcript.is_closed and word[:1] in ("C", "S"):
             raise ValueError(f"{where}: the connection is closed already")
         if word in _READERS:
             _READERS[word](transcript, rest, where)
@@ -37,10 +40,14 @@ def octets(text: str, where: str) -> bytes:
         literal, _, times = term.partition(" * ")
         try:
             value = ast.literal_eval(literal)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two for what is nested too deep
             value = None
         if not isinstance(value, bytes):
-            raise ValueError(f"{where}: not a bytes literal: {literal}")
+            raise ValueError(f"{where}: not a bytes literal: {literal[:80]}")
+        if times and not (times.isascii() and times.isdecimal() and len(times) < _MOST_DIGITS):
+            raise ValueError(f"{where}: not a number of times: {times[:80]}")
+        if len(found) + len(value) * int(times or 1) > MOST:
+            raise ValueError(f"{where}: more than {MOST} octets")
         found += value * int(times or 1)
     return found
 
@@ -57,6 +64,8 @@ def _mark(transcript: Transcript, rest: str, where: str) -> None:
     word, _, argument = rest.partition(" ")
     if word not in _MARKS or (_MARKS[word] in _COUNTED and not (argument.isascii() and argument.isdecimal())):
         raise ValueError(f"{where}: C! is followed by STARTTLS, AUTH, body or octets, the last two with a number")
+    if _MARKS[word] in _COUNTED and (len(argument) >= _MOST_DIGITS or int(argument) > MOST):
+        raise ValueError(f"{where}: more than {MOST} octets")
     transcript.steps.append(Instead(_MARKS[word], argument, where, f"C! {rest}"))
 
 

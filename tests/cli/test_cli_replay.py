@@ -12,6 +12,7 @@ import pytest
 import trustme
 from running import Runner
 
+from smtpmaild.transcripts import Expect
 from smtpmaild.transcripts.playing import Difference, NotPlayedError, filler, play
 from smtpmaild.transcripts.reading import read
 
@@ -158,6 +159,28 @@ def test_what_cannot_be_played(run: Runner, arguments: list[str], status: int, m
     assert message in ran.err
 
 
+def test_what_stands_in_a_file_steers_no_terminal(run: Runner) -> None:
+    ran = run("replay", "-c", "smtp.yaml", written("X: \a\u202ewhat"))
+    assert (ran.status, ran.err) == (65, "s.smtp:1: not a line of a transcript: X: \\x07\\u202ewhat\n")
+
+
+def test_many_stars_are_no_trouble() -> None:
+    (expect,) = read("S: 250 " + "*a" * 5_000 + "b", "x").steps
+    assert isinstance(expect, Expect)
+    assert not expect.matches("250 " + "a" * 20_000)
+    assert expect.matches("250 " + "a" * 20_000 + "b")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line", "does"),
+    [("a*a", "a", False), ("a*a", "aa", True), ("a*b*a", "axbxa", True), ("*", "", True), ("a", "ab", False)]
+    + [("*b", "ab", True), ("*b", "aba", False), ("a*", "ba", False), ("a*b*b", "ab", False), ("a.c", "abc", False)]
+    + [("a**b", "a\nb", True)],
+)
+def test_a_star_stands_for_anything(pattern: str, line: str, does: bool) -> None:
+    assert Expect("x:1", pattern, skips=False).matches(line) is does
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -165,6 +188,15 @@ def test_what_cannot_be_played(run: Runner, arguments: list[str], status: int, m
         ("C! sing", "x:1: C! is followed by"),
         ("@tls required", "x:1: @tls implicit"),
         ("C~ b'a", "x:1: not a bytes literal: b'a"),
+        ("C~ " + "(" * 10_000, "x:1: not a bytes literal: (((("),
+        ("C~ " + "-" * 100_000, "x:1: not a bytes literal: ----"),
+        ("C~ b'a' * x", "x:1: not a number of times: x"),
+        ("C~ b'a' * " + "9" * 5_000, "x:1: not a number of times: 9999"),
+        ("C~ b'aaaaaaaa' * 99999999", "x:1: more than 67108864 octets"),
+        ("C~ b'a' * 60000000 + b'a' * 60000000", "x:1: more than 67108864 octets"),
+        ("C! body 99999999999", "x:1: more than 67108864 octets"),
+        ("C! octets " + "9" * 5_000, "x:1: more than 67108864 octets"),
+        ("S.\n C: x", "x:2: not a line of a transcript:  C: x"),
     ],
 )
 def test_mistakes_of_the_marks(text: str, message: str) -> None:
