@@ -19,7 +19,15 @@ from smtpmaild.delivery.downgrade import DowngradeError, downgrade
 from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.envelope import BodyType
 from smtpmaild.queue import Body, QueuedMessage, QueuedRecipient
-from smtpmaild.smtp.mailing import NEEDS_EIGHT_BIT, NEEDS_REQUIRETLS, Forward, Mailing, Offer
+from smtpmaild.smtp.mailing import (
+    NEEDS_DELIVERBY,
+    NEEDS_EIGHT_BIT,
+    NEEDS_REQUIRETLS,
+    NEEDS_TLS,
+    Forward,
+    Mailing,
+    Offer,
+)
 from smtpmaild.smtp.reply import OwnReply, Reply
 from smtpmaild.smtp.timing import deliver_by
 
@@ -53,12 +61,15 @@ class Courier:
                 break
             try:
                 results = await self._offer(endpoint, message, [recipients[number] for number in left])
-                sessions += 1
+                sessions += not all(map(_is_of_server, results))
+                is_neighbours = False
             except NotConnectedError as error:
-                outcome = _outcome(error.reply, endpoint)
-                # Who could not be had may be there tomorrow, whatever a neighbour says to a connection.
-                results = [outcome if _is_open(outcome) else outcomes[number] or outcome for number in left]
+                results = [_outcome(_unconnected(error, message), endpoint)] * len(left)
+                is_neighbours = results[0].reply.is_permanent
             for number, result in zip(left, results, strict=True):
+                # Who could not be had may be there tomorrow, whatever a neighbour says to a connection or cannot do.
+                if is_neighbours or _is_of_server(result):
+                    result = outcomes[number] or result
                 outcomes[number] = result
         return [outcome for outcome in outcomes if outcome is not None]
 
@@ -102,14 +113,16 @@ class Courier:
         self, channel: Channel, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
     ) -> list[Outcome]:
         offer = channel.session.offer
-        if not channel.endpoint.port and "REQUIRETLS" in message.parameters:
-            # It stays on this machine, in the hands of the store: RFC 8689 is about the way between hosts.
+        is_safe = channel.is_verified and "REQUIRETLS" in offer
+        # A socket stays on this machine, in the hands of the store: RFC 8689 is about the way between hosts. A report
+        # goes on without rather than not at all (§5), and "MUST only be specified" within verified TLS (§2).
+        if not channel.endpoint.port or (message.reverse_path.is_null and not is_safe):
             message = without(message, "REQUIRETLS")
         most = self._options.recipients_per_message
         group = recipients[: min(most, offer.most_recipients or most)]
         try:
             if "REQUIRETLS" in message.parameters and not channel.is_verified:
-                replies: Sequence[Reply] = [NEEDS_REQUIRETLS] * len(group)
+                replies: Sequence[Reply] = [NEEDS_TLS] * len(group)
             else:
                 replies = await self._send_body(channel, message, group)
         except BaseException:
@@ -123,7 +136,7 @@ class Courier:
         self, channel: Channel, message: QueuedMessage, recipients: Sequence[QueuedRecipient]
     ) -> Sequence[Reply]:
         offer = channel.session.offer
-        if self._is_lmtp and "DELIVERBY" not in offer and "BY" in message.parameters:
+        if self._is_lmtp and "DELIVERBY" not in offer:
             # RFC 2852 §1: handing it to the store is delivering it, and now is in time; nothing is relayed.
             message = without(message, "BY")
         if message.body_type is not BodyType.EIGHT_BIT_MIME or "8BITMIME" in offer:
@@ -187,9 +200,27 @@ class Courier:
         task.add_done_callback(self._leaving.discard)
 
 
+#: Enhanced codes of what this server cannot do and its neighbour might; 5.4.7: it takes too long (RFC 2852 §4.1.4.1).
+#: RFC 8689 §4.2.1: "repeat steps 2-5 with each host on the recipient domain's list of MX hosts in an attempt to find a
+#: mail path".
+_OF_SERVER = frozenset((NEEDS_DELIVERBY.enhanced, NEEDS_REQUIRETLS.enhanced, NEEDS_TLS.enhanced, "5.4.7"))
+
+
+def _is_of_server(outcome: Outcome) -> bool:
+    return not outcome.remote and outcome.reply.enhanced in _OF_SERVER
+
+
 def _is_open(outcome: Outcome) -> bool:
     """Another server may be asked."""
-    return 400 <= outcome.reply.code < 500
+    return 400 <= outcome.reply.code < 500 or _is_of_server(outcome)
+
+
+def _unconnected(error: NotConnectedError, message: QueuedMessage) -> Reply:
+    """RFC 8689 §4.2.1: that there is no TLS is the end of a message that requires it: "the SMTP client MUST send a
+    non-delivery notification"."""
+    if error.is_insecure and "REQUIRETLS" in message.parameters and not message.reverse_path.is_null:
+        return OwnReply(NEEDS_TLS.code, NEEDS_TLS.enhanced, f"{NEEDS_TLS.text}: {error.reply.text}")
+    return error.reply
 
 
 def _outcome(reply: Reply, endpoint: Endpoint, passed: Passed = Passed.OUT, *, keeps_time: bool = False) -> Outcome:
@@ -200,6 +231,8 @@ def _outcome(reply: Reply, endpoint: Endpoint, passed: Passed = Passed.OUT, *, k
 
 def without(message: QueuedMessage, parameter: str) -> QueuedMessage:
     """The message as if MAIL had not had that parameter."""
+    if parameter not in message.parameters:
+        return message
     return replace(message, parameters={key: value for key, value in message.parameters.items() if key != parameter})
 
 

@@ -24,15 +24,21 @@ from smtpmaild.smtp.reply import OwnReply, Reply
 
 
 class NotConnectedError(Exception):
-    """No mail can be sent over it. reply: why."""
+    """No mail can be sent over it. reply: why.  is_insecure: the server has no TLS to offer, or none that proves who it
+    is."""
 
-    def __init__(self, reply: Reply) -> None:
+    def __init__(self, reply: Reply, *, is_insecure: bool = False) -> None:
         super().__init__(str(reply))
         self.reply = reply
+        self.is_insecure = is_insecure
 
 
 class _HandshakeError(Exception):
-    """What `may` goes on without."""
+    """What `may` goes on without. is_theirs: by what the server said in the handshake, not by us or the network."""
+
+    def __init__(self, error: Exception, *, has_begun: bool) -> None:
+        super().__init__(_why(error))
+        self.is_theirs = has_begun and isinstance(error, ssl.SSLError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,8 @@ class Dialer:
             return await self._connect(endpoint, is_clear=self._options.tls == "none")
         except _HandshakeError as error:
             if self._options.tls != "may":
-                raise NotConnectedError(OwnReply(451, "4.7.5", f"TLS handshake failed: {error}")) from None
+                reply = OwnReply(451, "4.7.5", f"TLS handshake failed: {error}")
+                raise NotConnectedError(reply, is_insecure=error.is_theirs) from None
             self._manner.log.warning("tls_handshake_failed", remote=str(endpoint), cause=str(error), then="clear text")
         return await self._connect(endpoint, is_clear=True)
 
@@ -93,7 +100,7 @@ class Dialer:
         except TimeoutError:
             raise NotConnectedError(OwnReply(451, "4.4.1", "Timed out while connecting")) from None
         except ssl.SSLError as error:
-            raise _HandshakeError(_why(error)) from None
+            raise _HandshakeError(error, has_begun=self._context is not None) from None
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else str(error)
             raise NotConnectedError(OwnReply(451, "4.4.1", f"Cannot connect: {why}")) from None
@@ -122,7 +129,8 @@ class Dialer:
         is_needed = self._options.tls != "may"
         if "STARTTLS" not in channel.session.offer:
             if is_needed:
-                raise NotConnectedError(OwnReply(451, "4.7.4", "TLS is required, but the server does not offer it"))
+                reply = OwnReply(451, "4.7.4", "TLS is required, but the server does not offer it")
+                raise NotConnectedError(reply, is_insecure=True)
             return
         try:
             context = await self._client_context()
@@ -131,16 +139,15 @@ class Dialer:
             if isinstance(event, HandshakeDue):
                 await channel.start_tls(context, self._options.timeouts.tls_handshake)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: of a name that is none
-            raise _HandshakeError(_why(error)) from None
+            raise _HandshakeError(error, has_begun=self._context is not None) from None
         if isinstance(event, HandshakeDue):
             channel.session.secured()
             _expect(await channel.event())
         elif isinstance(event, Failed) and not channel.session.is_sound:
             raise NotConnectedError(event.reply)
         elif isinstance(event, Failed) and is_needed:
-            raise NotConnectedError(
-                OwnReply(451, "4.7.4", f"TLS is required, but the server refused it: {event.reply}")
-            )
+            reply = OwnReply(451, "4.7.4", f"TLS is required, but the server refused it: {event.reply}")
+            raise NotConnectedError(reply, is_insecure=event.reply.is_permanent)
 
     async def _client_context(self) -> ssl.SSLContext:
         if self._context is None:  # reading the authorities takes 10 ms

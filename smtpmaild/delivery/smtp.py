@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from smtpmaild.delivery import Outcome
 from smtpmaild.delivery.attempt import attempt, same
-from smtpmaild.delivery.courier import Courier
+from smtpmaild.delivery.courier import Courier, without
 from smtpmaild.delivery.dial import Manner
 from smtpmaild.delivery.next_hop import IpVersion, NextHops
 from smtpmaild.delivery.options import Port, SessionOptions
@@ -97,7 +97,10 @@ class MxAgent:
 
     async def _deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
         if "REQUIRETLS" in message.parameters:
-            return same(UNPROVEN, recipients)
+            if not message.reverse_path.is_null:
+                return same(UNPROVEN, recipients)
+            # RFC 8689 §5: a report goes on without rather than not at all.
+            message = without(message, "REQUIRETLS")
         options = self._options
         domain = recipients[0].address.domain
         endpoints = await self._next_hops.of_domain(domain, options.port, options.ip)

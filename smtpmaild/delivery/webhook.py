@@ -41,7 +41,7 @@ from smtpmaild.delivery.options import AgentOptions
 from smtpmaild.delivery.shared import Shared
 from smtpmaild.queue import QueuedMessage, QueuedRecipient
 from smtpmaild.sink.options import Seconds
-from smtpmaild.smtp.mailing import NEEDS_REQUIRETLS
+from smtpmaild.smtp.mailing import NEEDS_TLS
 from smtpmaild.smtp.reply import Reply, printable
 
 #: A multiple of three, so that the base64 of blocks joined is the base64 of the whole.
@@ -166,8 +166,10 @@ class WebhookAgent:
         await asyncio.to_thread(self._threads.shutdown)
 
     async def _deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
-        if "REQUIRETLS" in message.parameters and self._url.scheme != "https":
-            return same(NEEDS_REQUIRETLS, recipients)
+        # RFC 8689 §4.2.1; §5: not for a report.
+        is_bound = "REQUIRETLS" in message.parameters and not message.reverse_path.is_null
+        if is_bound and self._url.scheme != "https":
+            return same(NEEDS_TLS, recipients)
         addresses = [recipient.address.text for recipient in recipients]
         loop = asyncio.get_running_loop()
         connection = _Connection(self._options.timeout)

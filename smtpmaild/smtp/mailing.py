@@ -34,7 +34,8 @@ RECIPIENT_NEEDS_UTF8 = OwnReply(553, "5.6.7", "The next hop does not take intern
 # RFC 2852 §4.1.4.1: with by-mode R it "MUST NOT be relayed to a SMTP server which does not support" DELIVERBY, and "is
 # deemed to be undeliverable for permanent reasons". X.3.3: "System not capable of selected features" (RFC 3463 §3.4).
 NEEDS_DELIVERBY = OwnReply(554, "5.3.3", "The next hop cannot be given a time to deliver by (DELIVERBY)")
-# RFC 8689 §4.2.1.
+# RFC 8689 §4.2.1: 5.7.10 where TLS cannot be established, 5.7.30 where the server does not offer REQUIRETLS.
+NEEDS_TLS = OwnReply(550, "5.7.10", "Encryption needed")
 NEEDS_REQUIRETLS = OwnReply(550, "5.7.30", "REQUIRETLS support required")
 
 
@@ -117,7 +118,7 @@ class Mailing:
             return NEEDS_EIGHT_BIT
         if _path(self.reverse_path, offer) is None or (self.is_utf8 and "SMTPUTF8" not in offer):
             return NEEDS_UTF8
-        if "REQUIRETLS" in self.parameters and "REQUIRETLS" not in offer:
+        if "REQUIRETLS" in self.parameters and "REQUIRETLS" not in offer:  # RFC 8689 §4.2.1
             return NEEDS_REQUIRETLS
         return self._too_slow(offer)
 

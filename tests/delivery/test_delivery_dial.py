@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,26 @@ from typing import Any
 import pytest
 import trustme
 from authority import issue, write_ca
-from delivering import DROP, MESSAGE, STALL, Facts, Peer, Script, closing, recipients, run, serving, shared, shown
+from delivering import (
+    BOUNCE,
+    DROP,
+    MESSAGE,
+    STALL,
+    Facts,
+    Peer,
+    Script,
+    closing,
+    recipients,
+    run,
+    serving,
+    shared,
+    shown,
+)
 
 from smtpmaild.delivery.builtin import build
+from smtpmaild.delivery.courier import Courier
+from smtpmaild.delivery.dial import Manner
+from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.delivery.options import TimeoutOptions
 from smtpmaild.delivery.smtp import SmtpOptions
 from smtpmaild.queue import QueuedMessage
@@ -216,6 +234,82 @@ def test_requiretls_goes_to_a_verified_server_only(tmp_path: Path) -> None:
                 async with closing(build(options, shared())) as agent:
                     (outcome,) = shown(await agent.deliver(message, recipients("a@x.example")))
                     assert outcome.startswith(code), outcome
+
+    run(work())
+
+
+SAFE = ("REQUIRETLS",)
+
+
+@pytest.mark.parametrize(
+    ("scripts", "reply"),
+    [
+        # RFC 8689 §4.2.1: "repeat steps 2-5 with each host ... in an attempt to find a mail path"
+        ([None, Script(("X",)), Script(("X",)), Script(SAFE)], "250 2.0.0 taken"),
+        ([Script(("X",))], "550 5.7.30 "),
+        ([None], "550 5.7.10 "),
+        ([Script(("X",)), None], "550 5.7.30 "),
+        # Who does not take it now may take it later, whatever the others cannot do.
+        ([Script(SAFE, {"RCPT TO": "450 4.2.0 later"}), Script(("X",)), None], "450 4.2.0 later"),
+        ([Script(("X",)), Script(SAFE, {"greeting": "450 4.3.2 busy"})], "450 4.3.2 busy"),
+        ([Script(SAFE, {"RCPT TO": "550 5.1.1 no"}), Script(SAFE)], "550 5.1.1 no"),
+        ([Script(SAFE, {"STARTTLS": "454 4.7.0 not now"})], "451 4.7.4 "),
+        ([Script(SAFE, {"STARTTLS": "554 5.7.0 never"})], "550 5.7.10 "),
+    ],
+)
+def test_requiretls_asks_one_server_after_the_other(scripts: list[Script | None], reply: str, tmp_path: Path) -> None:
+    """None: a server without TLS."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            tls = server_context(tmp_path)
+            peers = [
+                await stack.enter_async_context(serving(replace(script, tls=tls) if script else Script()))
+                for script in scripts
+            ]
+            options = SmtpOptions(host="localhost", tls="verify", ca_file=write_ca(tmp_path))
+            courier = Courier(Manner(options, "client.example", Facts()))
+            endpoints = [Endpoint("localhost", "127.0.0.1", peer.port) for peer in peers]
+            message = replace(MESSAGE, parameters={"REQUIRETLS": ""})
+            (found,) = shown(await courier.deliver(message, recipients("a@x.example"), endpoints))
+            assert found.startswith(reply), found
+            await courier.close()
+            assert [len(peer.taken) for peer in peers] == [0] * (len(peers) - 1) + [int(found.startswith("250"))]
+
+    run(work())
+
+
+def test_certificate_that_is_wrong_ends_a_message_that_requires_tls(tmp_path: Path) -> None:
+    message = replace(MESSAGE, parameters={"REQUIRETLS": ""})
+
+    async def work() -> None:
+        async with serving(Script(SAFE, tls=server_context(tmp_path, "elsewhere.example"))) as peer:
+            ca_file = write_ca(tmp_path)
+            outcome = await delivered(peer, message=message, tls="verify", ca_file=ca_file)
+            assert outcome.startswith("550 5.7.10 Encryption needed: TLS handshake failed: ")
+            # That we cannot read our authorities is no fault of the server.
+            (tmp_path / "broken").write_text("")
+            for name in ("nowhere", "broken"):
+                outcome = await delivered(peer, message=message, tls="verify", ca_file=str(tmp_path / name))
+                assert outcome.startswith("451 4.7.5 ")
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("tls", "offers", "said"),
+    [("none", (), ""), ("required", SAFE, ""), ("verify", (), ""), ("verify", SAFE, " REQUIRETLS")],
+)
+def test_report_is_not_lost_for_want_of_requiretls(
+    tls: str, offers: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    """RFC 8689 §5: it "SHOULD NOT cause a bounce message to be discarded"; §2: it is said within verified TLS."""
+
+    async def work() -> None:
+        async with serving(Script(offers, tls=server_context(tmp_path))) as peer:
+            message = replace(BOUNCE, parameters={"REQUIRETLS": ""})
+            assert await delivered(peer, message=message, tls=tls, ca_file=write_ca(tmp_path)) == TAKEN
+        assert peer.taken[0].commands[0] == f"MAIL FROM:<>{said}"
 
     run(work())
 

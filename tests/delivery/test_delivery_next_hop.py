@@ -6,10 +6,11 @@ import asyncio
 import random
 import socket
 from collections.abc import Collection, Mapping, MutableSequence, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from delivering import MESSAGE, Peer, Script, closing, recipients, run, serving, shared, shown
+from delivering import BOUNCE, MESSAGE, Peer, Script, closing, recipients, run, serving, shared, shown
 from nameserver import BROKEN, SILENT, name_server
 
 from smtpmaild.delivery import next_hop
@@ -17,6 +18,7 @@ from smtpmaild.delivery.builtin import build
 from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.delivery.next_hop import IpVersion, NextHops, NowhereError
 from smtpmaild.delivery.smtp import MxOptions, SmtpOptions
+from smtpmaild.queue import QueuedMessage
 from smtpmaild.resolver import make_resolver
 
 Records = Mapping[str, list[str] | str]
@@ -248,12 +250,12 @@ TWO: Records = {
 }
 
 
-async def by_mx(records: Records, port: int, *addresses: str) -> list[str]:
+async def by_mx(records: Records, port: int, *addresses: str, message: QueuedMessage = MESSAGE) -> list[str]:
     async with name_server(records) as server:
         hops = NextHops(make_resolver([server.address], 5.0))
         options = MxOptions(type="mx", port=port, ip=("ipv4",))
         async with closing(build(options, shared(next_hops=hops))) as agent:
-            outcomes = await agent.deliver(MESSAGE, recipients(*addresses))
+            outcomes = await agent.deliver(message, recipients(*addresses))
             return [f"{outcome.reply} {outcome.remote}".strip() for outcome in outcomes]
 
 
@@ -269,6 +271,20 @@ def test_the_next_server_takes_what_the_first_does_not() -> None:
             f"550 5.1.1 no a.example [127.0.0.2]:{port}",
         ]
         assert [len(a.taken[0].commands), len(b.taken[0].commands)] == [2, 2]
+
+    run(work())
+
+
+def test_report_about_what_requires_tls_goes_by_mx() -> None:
+    """RFC 8689 §5; what proves nothing (§2) is not told that it must."""
+
+    async def work() -> None:
+        port = port_on("127.0.0.2")
+        message = replace(BOUNCE, parameters={"REQUIRETLS": ""})
+        async with serving(Script(("REQUIRETLS",)), "127.0.0.2", port) as peer:
+            (found,) = await by_mx(TWO, port, "u@y.example", message=message)
+        assert found.startswith("250 2.0.0 taken")
+        assert peer.taken[0].commands[0] == "MAIL FROM:<>"
 
     run(work())
 

@@ -472,7 +472,7 @@ LIMITED = replace(MESSAGE, parameters={"BY": "3600;R"}, received_at=time.time())
         (
             replace(MESSAGE, parameters={"REQUIRETLS": ""}),
             ("REQUIRETLS",),
-            "550 5.7.30 {}: REQUIRETLS support required",
+            "550 5.7.10 {}: Encryption needed",
         ),
         # RFC 2852 §4.1.4.1: R goes only to who knows DELIVERBY, and takes what is left of the time.
         (LIMITED, (), "554 5.3.3 {}: The next hop cannot be given a time to deliver by (DELIVERBY)"),

@@ -27,6 +27,7 @@ from smtpmaild.delivery import Outcome, Passed
 from smtpmaild.delivery.builtin import build
 from smtpmaild.delivery.webhook import WebhookOptions, _Request
 from smtpmaild.queue import QueuedMessage
+from smtpmaild.smtp.address import NULL_REVERSE_PATH
 
 
 @dataclass
@@ -222,7 +223,9 @@ def test_trouble_with_the_server(answer: Callable[[BaseHTTPRequestHandler], None
 def test_message_that_requires_tls_is_not_posted_in_clear() -> None:
     with serving(Web()) as web:
         message = replace(MESSAGE, parameters={"REQUIRETLS": ""})
-        assert shown(post(web, message=message)) == ["550 5.7.30 REQUIRETLS support required"]
+        assert shown(post(web, message=message)) == ["550 5.7.10 Encryption needed"]
+        report = replace(message, reverse_path=NULL_REVERSE_PATH)  # RFC 8689 §5
+        assert post(web, message=report)[0].reply.code == 250
 
 
 def test_nobody_listens() -> None:
