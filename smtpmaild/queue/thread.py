@@ -119,7 +119,7 @@ class QueueThread:
         self._look_at = 0.0
         self._users = 0
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()  # None: end
-        self._thread: threading.Thread | None = None
+        self._running: threading.Thread | None = None
         self._post: Post = _nowhere
         self._listeners: list[Callable[[], object]] = []
         self._untold: deque[Callable[[], Sequence[Entry]]] = deque(maxlen=MOST_UNTOLD)
@@ -132,17 +132,17 @@ class QueueThread:
         self._post = post
         self._store.open()
         self._look()
-        self._thread = threading.Thread(target=self._run, name="queue", daemon=True)
-        self._thread.start()
+        self._running = threading.Thread(target=self._run, name="queue", daemon=True)
+        self._running.start()
 
     def stop(self) -> None:
         """With the last user: finish what was handed over, close the store. Blocks."""
         self._users -= 1
-        if self._users > 0 or self._thread is None:
+        if self._users > 0 or self._running is None:
             return
         self._tasks.put(None)
-        self._thread.join()
-        self._thread = None
+        self._running.join()
+        self._running = None
         self._store.close()
 
     def on_put(self, listener: Callable[[], object]) -> None:
@@ -275,7 +275,9 @@ class QueueThread:
         return error, self._settle(batch.settles, ())
 
     def _settle(self, settles: Sequence[_Settle], puts: Sequence[Entry]) -> OSError | None:
-        new = [*puts, *(entry for one in settles for entry in one.new)]
+        new = [*puts]
+        for one in settles:
+            new += one.new
         try:
             self._store.settle([(one.claim, one.settlements) for one in settles], new)
         except OSError as error:
