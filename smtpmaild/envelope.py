@@ -170,7 +170,8 @@ class Envelope:
     declared_size: SIZE= of MAIL in bytes, 0 if not given.  received_at: seconds since the epoch, when MAIL came.
     values: what extensions made of their parameters.  is_lmtp: each recipient gets a reply of its own, so a store says
     for each destination what came of it.  tls, user, proxy, client_name: as in Session.  release_at: its sender has it
-    held back until then, in seconds since the epoch; 0.0 for most.
+    held back until then, in seconds since the epoch; 0.0 for most.  priority: as MAIL has it (MT-PRIORITY), "" for
+    most; what it was lowered to is among the parameters.
     """
 
     queue_id: str
@@ -194,6 +195,7 @@ class Envelope:
     proxy: Peer | None = None
     client_name: str = ""
     release_at: float = 0.0
+    priority: str = ""
 
 
 @dataclass(slots=True)

@@ -94,6 +94,8 @@ class Journal:
         }
         if each:
             facts["replies"] = each
+        if envelope.priority:  # RFC 6710 §4.1: as received
+            facts["priority"] = envelope.priority
         facts["decided_by"] = self._session.decided_by
         self._add_client(facts)
         self._add_trust(facts)

@@ -309,11 +309,14 @@ class Receiver:
 
     def _mail(self, event: Mail) -> Result | Awaitable[Result]:
         session = self.session
-        parameters = event.parameters
+        kept = parameters = event.parameters
         is_utf8 = "SMTPUTF8" in parameters
         is_lmtp = self.service.dialect.is_lmtp
         if "MT-PRIORITY" in parameters:
-            parameters = self._granted(event)
+            kept = parameters = self._granted(event)
+        elif "MT-PRIORITY" in self.service.dialect.mail_parameters:
+            # RFC 6710 §4.1: "By default, each message has priority 0"; §4.2: the next hop MUST be told it.
+            kept = {**parameters, "MT-PRIORITY": "0"}
         envelope = Envelope(
             queue_id=queue_id.make(),
             session_id=session.session_id,
@@ -327,12 +330,13 @@ class Receiver:
             body=_BODY_TYPES[parameters.get("BODY", "7BIT").upper()],
             is_utf8=is_utf8,
             declared_size=int(parameters.get("SIZE", "0")),
-            parameters=parameters,
+            parameters=kept,
             tls=session.tls,
             user=session.user,
             proxy=session.proxy,
             client_name=session.client_name,
             is_lmtp=is_lmtp,
+            priority=event.parameters.get("MT-PRIORITY", ""),
         )
         if "HOLDFOR" in parameters or "HOLDUNTIL" in parameters:
             envelope.release_at = timing.release_at(parameters, envelope.received_at)

@@ -26,6 +26,7 @@ _NOT_IN_ATOM = re.compile(r"[^\w.-]")
 _LONGEST_HELLO = 255
 # RFC 5321 §4.5.3.1: local part 64, "@", domain 255. A longer address would make a line no reader has to take.
 _LONGEST_ADDRESS = 64 + 1 + 255
+_FOLD = "\r\n\t"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -40,7 +41,9 @@ def received(envelope: Envelope, *, hides_client: bool = False) -> bytes:
         f"by {envelope.hostname} with {envelope.protocol} id {envelope.queue_id}"
         f"{'' if envelope.tls is None else _encryption(envelope.tls)}"
         # §7.2: a `for` clause with more than one recipient would show blind copies to everyone.
-        f"{_for(recipients[0].address) if len(recipients) == 1 else ''};\r\n"
+        f"{_for(recipients[0].address) if len(recipients) == 1 else ''}"
+        # RFC 6710 §4.1, §7: a registered clause, behind `for`; its value has passed the EHLO table.
+        f"{envelope.priority and f'{_FOLD}priority {envelope.priority}'};\r\n"
         f"\t{date_text(envelope.received_at)}\r\n"
     )
     return text.encode("utf-8" if envelope.is_utf8 else "ascii", "replace")

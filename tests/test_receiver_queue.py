@@ -147,3 +147,16 @@ def test_priority_is_as_high_as_the_client_is_trusted(asked: str, most: int, giv
     assert str(said[1]) == str(reply)
     parcel = store(it, "mail").parcel
     assert parcel.envelope.parameters == {"MT-PRIORITY": given, "SIZE": "2"}
+    assert it.log.only("message_accepted")["priority"] == asked  # RFC 6710 §4.1: "SHOULD be logged"
+    assert f"\r\n\tpriority {asked};\r\n".encode() in parcel.chunks[0]
+
+
+@pytest.mark.parametrize(("priorities", "parameters"), [("MIXER", {"MT-PRIORITY": "0"}), ("", {})])
+def test_who_says_nothing_of_priority_has_the_ordinary_one(priorities: str, parameters: Mapping[str, str]) -> None:
+    """RFC 6710 §4.2: the value "determined by the procedure from Section 4.1 MUST appear" at the next hop."""
+    it = desk(options={"priorities": priorities})
+    it.says(EHLO, mail(), rcpt(), DATA, Body(b"\r\n"), end(2))
+    parcel = store(it, "mail").parcel
+    assert parcel.envelope.parameters == parameters
+    assert b"priority" not in parcel.chunks[0]
+    assert "priority" not in it.log.only("message_accepted")

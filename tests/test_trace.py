@@ -41,6 +41,12 @@ def test_received_is_the_field_of_rfc_5321() -> None:
     )
 
 
+def test_received_tells_what_priority_was_asked_for() -> None:
+    """RFC 6710 §7: Pri = CFWS "PRIORITY" FWS priority-value, one of <Additional-Registered-Clauses>."""
+    made = envelope(recipients=[recipient("user@example.com")], priority="-3")
+    assert b"\r\n\tfor <user@example.com>\r\n\tpriority -3;\r\n" in trace.received(made)
+
+
 @pytest.mark.parametrize(
     ("name", "host", "shown"),
     [

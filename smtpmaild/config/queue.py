@@ -25,7 +25,11 @@ class Priorities(Section):
     users: tuple[UserName, ...] = Field((), description="Who is trusted with any priority when signed in.")
     signed_in: StrictBool = Field(False, description="The same for everybody who has signed in.")
     others: Whole = Field(
-        0, ge=-9, le=9, description="The highest priority that anybody else may give; a higher one is lowered to it."
+        # RFC 6710 §4.1: the server "MUST NOT allow "upgraded" (positive) priorities from untrusted" sources.
+        0,
+        ge=-9,
+        le=0,
+        description="The highest priority that anybody else may give, 0 at most; a higher one is lowered to it.",
     )
 
 

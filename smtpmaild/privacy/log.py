@@ -87,7 +87,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         # ours: made by us, or written in the configuration
         **dict.fromkeys(("session_id", "queue_id", "about", "listener", "address", "sockets", "hostname"), _plain),
         **dict.fromkeys(("rule", "rules", "decided_by", "policy", "stage", "mode", "tls", "domain", "store"), _plain),
-        **dict.fromkeys(("exc_info", "command", "worker", "event", "action", "verb", "names"), _plain),
+        **dict.fromkeys(("exc_info", "command", "worker", "event", "action", "verb", "names", "priority"), _plain),
         # addresses of mail
         **dict.fromkeys(("reverse_path", "recipient", "sender"), _address),
         "recipients": _each(_address),

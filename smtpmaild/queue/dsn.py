@@ -22,7 +22,7 @@ from email.headerregistry import Address as HeaderAddress
 from email.message import EmailMessage
 
 from smtpmaild import queue_id, trace
-from smtpmaild.envelope import NO_PARAMETERS, BodyType
+from smtpmaild.envelope import BodyType
 from smtpmaild.facts import Log
 from smtpmaild.queue import Entry, QueuedMessage, QueuedRecipient
 from smtpmaild.queue.body import BytesBody
@@ -50,6 +50,9 @@ _WORD_OF_NOTIFY = {
     Action.RELAYED: "SUCCESS",
     Action.EXPANDED: "SUCCESS",
 }
+#: Parameters of MAIL that a report has from what it is about: it travels within TLS as well (RFC 8689 §5), and is as
+#: urgent (RFC 6710 §4.6). Never RET (RFC 3461 §6.1), and no times, which were for the message.
+_PASSED_ON = frozenset(("REQUIRETLS", "MT-PRIORITY"))
 _BY_DEFAULT = (Action.FAILED, Action.DELAYED)
 
 
@@ -103,7 +106,7 @@ class Reports:
             body=BytesBody(data),
             body_type=BodyType.SEVEN_BIT if data.isascii() else BodyType.EIGHT_BIT_MIME,
             is_utf8=is_global(message),
-            parameters={"REQUIRETLS": ""} if is_secret else NO_PARAMETERS,
+            parameters={word: value for word, value in message.parameters.items() if word in _PASSED_ON},
         )
         return report, [QueuedRecipient(0, message.reverse_path, route, next_attempt=now)]
 

@@ -253,6 +253,13 @@ def test_report_of_what_requires_tls_requires_it_and_tells_little() -> None:
     assert parts(raw(about, told()))[2].get_content_type() == "text/rfc822-headers"
 
 
+@pytest.mark.parametrize("parameters", [{"MT-PRIORITY": "4"}, {"MT-PRIORITY": "-4", "REQUIRETLS": ""}])
+def test_report_is_as_urgent_as_what_it_is_about(parameters: Mapping[str, str]) -> None:
+    """RFC 6710 §4.6."""
+    ((report, _),) = reports()(message(parameters={**parameters, "ENVID": "1", "BY": "60;N", "HOLDFOR": "1"}), [told()])
+    assert report.parameters == parameters
+
+
 def test_no_report_about_a_report() -> None:
     assert reports()(message(sender=""), [told()]) == ()
 
