@@ -1,8 +1,8 @@
 """The thread of a worker in which its queue is touched, and the group commit.
 
 The event loop hands over puts, settlements and claims; the thread takes everything that waits and makes one commit of
-all puts and settlements, then claims; one post() answers the whole batch. Meanwhile the next batch gathers. So twenty
-messages that arrive together wait for the disk once.
+all puts and settlements; one post() answers them; then it claims. Meanwhile the next batch gathers. So twenty messages
+that arrive together wait for the disk once.
 
 The thread also looks after limits: how much is in the queue and how much room the disk has left. unhealthy() of the
 sink reads what it found last.
@@ -253,6 +253,9 @@ class QueueThread:
         answers += [partial(one.done, put_error) for one in batch.puts]
         if (batch.puts and put_error is None) or any(one.new for one in batch.settles):
             answers += self._listeners
+        if answers and (batch.tells or batch.calls):  # clients wait for theirs, not for a claim or a report
+            self._answer(answers)
+            answers, batch.puts, batch.settles = [], [], []
         for tell in batch.tells:
             error = self._tell(tell.make)
             if error is not None:

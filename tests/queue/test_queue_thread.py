@@ -99,6 +99,31 @@ def test_what_waits_becomes_one_commit(house: House) -> None:
     assert house.store.groups == [(0, 1), (0, 5)]
 
 
+def test_who_puts_in_does_not_wait_for_a_claim(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_claim = threading.Semaphore(0)
+
+    def claim(*_: object) -> Sequence[Claim]:
+        assert may_claim.acquire(timeout=10)
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr(house.store, "claim", claim)
+    claims: list[Claim] = []
+    house.put()
+    assert house.store.begun.acquire(timeout=10)
+    house.put()
+    house.thread.claim(NOW, NOW + 600, 100, Room(other=100), claims.extend)
+    house.settled()
+    house.settled()
+    assert house.answers == [None, None]
+
+    may_claim.release()
+    house.put()
+    house.hear()  # what was answered is not answered again
+    house.settled()
+    assert house.answers == [None, None, None]
+    assert [event for event, _ in house.log.facts] == ["queue_thread_failed"]
+
+
 def test_settlements_and_puts_share_a_commit_and_reports_go_with_them(house: House) -> None:
     heard: list[str] = []
     house.thread.on_put(lambda: heard.append("put"))
