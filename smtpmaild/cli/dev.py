@@ -11,11 +11,16 @@ if TYPE_CHECKING:
     from smtpmaild.dev.failures import Failure
 
 EX_UNAVAILABLE, EX_CANTCREAT = 69, 73
+_PORT = click.IntRange(0, 65535)
 
 
 @click.command(epilog="Example: smtpmaild dev --fail rcpt=451:0.1")
-@click.option("--smtp", default=1025, show_default=True, metavar="PORT", help="Where mail is taken; 0: any port.")
-@click.option("--http", default=8025, show_default=True, metavar="PORT", help="Where the page is; 0: any port.")
+@click.option(
+    "--smtp", type=_PORT, default=1025, show_default=True, metavar="PORT", help="Where mail is taken; 0: any port."
+)
+@click.option(
+    "--http", type=_PORT, default=8025, show_default=True, metavar="PORT", help="Where the page is; 0: any port."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Where both listen.")
 @click.option("--no-web", is_flag=True, help="No page and no API.")
 @click.option(

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from smtpmaild.dev.failures import Failures
 from smtpmaild.dev.inbox import Inbox
@@ -48,7 +48,7 @@ class Settings:
 
     port: 0 lets the kernel choose.  hostname: how it calls itself.  tls: none, optional (STARTTLS is offered),
     required, implicit.  certificate: one to show instead of a self-signed one.  auth: none, optional, required.
-    accounts: user -> password; None: every login is right.
+    accounts: user -> password; None: every login is right.  Raises ValueError for what is none of these.
     """
 
     host: str = "127.0.0.1"
@@ -58,6 +58,14 @@ class Settings:
     certificate: CertificateFiles | None = None
     auth: AuthMode = "optional"
     accounts: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        # The kernel would take a larger port for another one, and a test would go on without the TLS it asked for.
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port is a number from 0 to 65535, not {self.port!r}")
+        for name, value, words in (("tls", self.tls, get_args(TlsMode)), ("auth", self.auth, get_args(AuthMode))):
+            if value not in words:
+                raise ValueError(f"{name} is {', '.join(words[:-1])} or {words[-1]}, not {value!r}")
 
 
 class Catcher:

@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from email.message import EmailMessage
+from typing import Any
 
 import aiosmtplib
 import pytest
@@ -251,6 +252,19 @@ def test_more_than_there_is_room_for_is_deferred() -> None:
 def test_port_that_is_taken_is_an_error(server: CatchAll) -> None:
     with pytest.raises(SocketError):
         CatchAll(port=server.port).start()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "complaint"),
+    [
+        ({"tls": "yes"}, "tls is none, optional, required or implicit, not 'yes'"),
+        ({"auth": True}, "auth is none, optional or required, not True"),
+        ({"port": 70000}, "port is a number from 0 to 65535, not 70000"),
+    ],
+)
+def test_setting_that_means_nothing_is_an_error(wrong: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        CatchAll(**wrong)
 
 
 def test_it_must_be_started() -> None:

@@ -74,6 +74,8 @@ def test_people_read_lines_that_nobody_else_has_made() -> None:
     ("options", "status", "words"),
     [
         (["--fail", "rcpt=200"], 64, "a failure is a reply code from 400 to 599"),
+        (["--smtp", "70000"], 64, "70000 is not in the range 0<=x<=65535"),
+        (["--http", "-1"], 64, "-1 is not in the range 0<=x<=65535"),
         (["--key", "x.pem"], 64, "--key goes with --certificate"),
         (["--certificate", "/nowhere.pem", "--no-web", "--smtp", "0"], 73, "/nowhere.pem"),
     ],
