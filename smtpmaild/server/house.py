@@ -48,7 +48,8 @@ class Reload:
     """What came of reading the configuration again.
 
     number: of the order, 0 for a signal.  at: seconds since the epoch.  is_good: it is taken; else cause says why not.
-    changed: what is new, in words.  restart: options that a reload cannot change.  is_done: the new workers serve.
+    changed: what is new, in words.  restart: options that a reload cannot change.  is_done: the new workers
+    serve, and those before them accept no more.
     """
 
     number: int
@@ -127,7 +128,8 @@ class House:
         self._has_news = False
         self._watchers = _Watchers()
         self._reloads: dict[int, Reload] = {}
-        self._numbers = itertools.count(1)
+        # Others than those of the attendant before us: what came of its orders is told to us, too.
+        self._numbers = itertools.count(time.time_ns())
 
     # What comes in
 

@@ -51,7 +51,7 @@ FAREWELL = 5.0
 #: A worker says every second that it lives; one that was silent for so long does not, for the watchdog.
 SILENCE = 10.0
 
-_READY, _ALIVE = b"R", b"."
+_READY, _ALIVE, _DEAF = b"R", b".", b"D"
 _EX_SOFTWARE = 70
 
 
@@ -73,7 +73,8 @@ class Channel:
         """Never: the supervisor reloads."""
 
     def stopping(self, status: str) -> None:
-        """It was the supervisor who said so."""
+        """No listener accepts any more, as the supervisor has wanted."""
+        self._write(_DEAF)
 
     def _write(self, word: bytes) -> None:
         try:
@@ -86,7 +87,7 @@ class Channel:
 class _Place:
     """The place of one worker, and who is in it. pid: 0 while it is empty.  row: its column of the counts.
 
-    worker: which of all that there have been.  born_at: seconds since the epoch.
+    worker: which of all that there have been.  born_at: seconds since the epoch.  is_deaf: it accepts no more.
     """
 
     row: int
@@ -95,6 +96,7 @@ class _Place:
     born_at: float = 0.0
     channel: int = -1
     is_ready: bool = False
+    is_deaf: bool = False
     started_at: float = 0.0
     heard_at: float = 0.0
     delay: float = 0.0
@@ -242,7 +244,7 @@ class Supervisor:
             self._be_worker(generation, place, theirs)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         os.close(theirs)
-        place.pid, place.channel, place.is_ready = pid, ours, False
+        place.pid, place.channel, place.is_ready, place.is_deaf = pid, ours, False, False
         place.started_at = place.heard_at = time.monotonic()
         place.born_at = time.time()
         self._selector.register(ours, selectors.EVENT_READ, (self._hear, generation, place))
@@ -305,6 +307,9 @@ class Supervisor:
             place.is_ready = True
             self._report_readiness()
             self._tell_state()
+        if _DEAF in words:
+            place.is_deaf = True
+            self._report_reload()
 
     def _report_readiness(self) -> None:
         current = self._current
@@ -314,16 +319,24 @@ class Supervisor:
             self._is_starting = False
             for old in self._generations[:-1]:
                 self._retire(old)
-            if self._reloaded is not None and self._reloaded.is_good:
-                self._note_reload(replace(self._reloaded, is_done=True))
+            self._report_reload()
             self._attending.serve(current.plan, current.sockets)
         self._notifier.ready(self._status())
+
+    def _report_reload(self) -> None:
+        """It is done when nobody accepts by an older plan any more: then the next session is one by the new plan."""
+        reload = self._reloaded
+        if reload is None or not reload.is_good or reload.is_done or self._is_starting:
+            return
+        if all(place.is_deaf for old in self._generations[:-1] for place in old.places if place.pid):
+            self._note_reload(replace(reload, is_done=True))
 
     def _retire(self, old: _Generation) -> None:
         if not old.is_retiring:
             old.is_retiring = True
             old.sockets.close_all_but(self._current.sockets)
             self._tell(signal.SIGUSR2, old)
+            self._tell_state()
         self._forget_if_empty(old)
 
     def _status(self) -> str:
@@ -360,6 +373,7 @@ class Supervisor:
             generation.plan.log.info("worker_ended", worker=pid, reason=reason)
             self._forget_if_empty(generation)
             self._tell_state()
+            self._report_reload()
             return
         place.delay = next_delay(place.delay, now - place.started_at)
         place.start_at = now + place.delay

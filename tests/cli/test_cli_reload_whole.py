@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from running import Ran, Runner
 from whole_daemon import WholeDaemon, until
 
+from smtpmaild.control import client
 from smtpmaild.history.reading import Reading
 
 CONFIG = """\
@@ -45,10 +50,13 @@ def test_what_was_planned_comes_true(
     daemon.send(BOB)
 
     def is_recorded() -> bool:
-        with Reading(str(tmp_path / "history.sqlite")) as reading:
-            return len(reading.latest(9, ["session_closed"])) == 2
+        try:
+            with Reading(str(tmp_path / "history.sqlite")) as reading:
+                return len(reading.latest(9, ["session_closed"])) == 2
+        except OSError:  # it is just being made
+            return False
 
-    until(lambda: (tmp_path / "history.sqlite").exists() and is_recorded(), "both sessions are on record")
+    until(is_recorded, "both sessions are on record")
     same = reload("--plan")
     assert (same.status, same.out.splitlines()[1:]) == (0, ["no verdict would change"])
 
@@ -71,3 +79,26 @@ def test_what_was_planned_comes_true(
     refused = reload("--plan", "--apply")
     assert (refused.status, refused.out) == (78, "")
     assert daemon.rcpt(ALICE, BOB) == [250, 550], "what has mistakes is not asked for"
+
+
+def workers(control: str) -> dict[str, int]:
+    return {one["state"]: one["pid"] for one in client.answer(control, "status")["workers"]}
+
+
+def test_it_is_not_done_while_a_worker_of_before_accepts(daemon: WholeDaemon, tmp_path: Path) -> None:
+    control = str(tmp_path / "control.sock")
+    assert daemon.rcpt(ALICE) == [550]
+    old = workers(control)["serving"]
+    daemon.path.write_text(CONFIG.replace("[bob]", "[alice]"))
+    os.kill(old, signal.SIGSTOP)  # busy with something else, for a moment
+    try:
+        with ThreadPoolExecutor() as pool:
+            done = pool.submit(client.answer, control, "reload")
+            until(lambda: {"serving", "retiring"} <= {*workers(control)}, "the new one serves, the old one is told")
+            assert not client.answer(control, "status")["reload"]["is_done"]
+            os.kill(old, signal.SIGCONT)
+            assert done.result()["changed"] == ["local_domains: local.example changed"]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(old, signal.SIGCONT)
+    assert daemon.rcpt(ALICE, BOB) == [250, 550]

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,14 +181,16 @@ def test_no_queue(tmp_path: Path) -> None:
 
 def test_reload_and_drain(tmp_path: Path) -> None:
     async def work() -> None:
-        outcomes = {
-            1: Reload(1, NOW, is_good=True, changed=["workers: changed"], is_done=True),
-            2: Reload(2, NOW, is_good=False, cause="smtp.yaml:3:1: no"),
-        }
+        outcomes = iter(
+            (
+                Reload(0, NOW, is_good=True, changed=["workers: changed"], is_done=True),
+                Reload(0, NOW, is_good=False, cause="smtp.yaml:3:1: no"),
+            )
+        )
 
         def obey(staged: Staged, order: Mapping[str, Any]) -> None:
             if order["order"] == "reload":
-                staged.reloaded(outcomes[order["number"]])
+                staged.reloaded(replace(next(outcomes), number=order["number"]))
             else:
                 staged.state(is_stopping=True)
 
@@ -197,6 +200,27 @@ def test_reload_and_drain(tmp_path: Path) -> None:
                 await served.answer("reload")
             assert refused.value.status == 78
             assert await served.ask("drain", now=True) == [{"workers": 0, "sessions": 0}]
+
+    run(work())
+
+
+def test_what_came_of_the_order_of_another_is_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attendant that a reload has replaced ordered it; how that ends is told to the next one, too."""
+
+    async def work() -> None:
+        monkeypatch.setattr("smtpmaild.control.desk.RELOAD_PATIENCE", 0.01)
+        before: list[int] = []
+        async with serving_desk(tmp_path, desk_for(Staged(lambda _, order: before.append(order["number"])))) as served:
+            with pytest.raises(ControlError):
+                await served.answer("reload")
+
+        def obey(staged: Staged, order: Mapping[str, Any]) -> None:
+            staged.reloaded(Reload(before[0], NOW, is_good=True, is_done=True))
+
+        (tmp_path / "after").mkdir()
+        async with serving_desk(tmp_path / "after", desk_for(Staged(obey))) as served:
+            with pytest.raises(ControlError, match="the new workers do not serve yet"):
+                await served.answer("reload")
 
     run(work())
 

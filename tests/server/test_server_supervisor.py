@@ -314,10 +314,10 @@ def test_channel_says_what_the_supervisor_wants_to_know() -> None:
     reading, writing = os.pipe()
     channel = Channel(writing)
     channel.reloading()
-    channel.stopping("x")
     channel.ready("x")
     channel.ping(1.0)
-    assert os.read(reading, 10) == b"R."
+    channel.stopping("x")
+    assert os.read(reading, 10) == b"R.D"
     os.close(reading)
     os.close(writing)
     channel.ping(2.0)  # nobody is there: no matter
