@@ -15,13 +15,15 @@ from smtpmaild import trace
 from smtpmaild.queue import QueuedMessage
 from smtpmaild.queue.reports import Action, Told
 from smtpmaild.smtp import timing
-from smtpmaild.smtp.address import Address
+from smtpmaild.smtp.address import Address, embedded
 from smtpmaild.smtp.reply import Reply
 
 # xtext = *( xchar / hexchar );  hexchar = "+" 2(%x30-39 / %x41-46)  (RFC 3461 §4); lower case is forgiven
 _HEXCHAR = re.compile(r"\+([0-9A-Fa-f]{2})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # EmbeddedUnicodeChar = %x5C.78 "{" HEXPOINT "}"  (RFC 6533 §3); xtext besides has no blank, "+" and "=".
+_EMBEDDED = re.compile(r"\\x\{((?:10)?[0-9A-F]{4}|[0-9A-F]{5}|[0-9A-F]{2,3})\}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _NOT_IN_ADDR_XTEXT = re.compile(r"[^!-*,-<>-\[\]-~]")
 
 
@@ -43,7 +45,8 @@ class Status:
     def _of_message(self) -> Iterator[str]:
         """RFC 3464 §2.2."""
         message = self.message
-        yield f"Reporting-MTA: dns; {self.hostname}"
+        # RFC 3461 §6.3 (b): a name that is not fully qualified is of another type.
+        yield f"Reporting-MTA: {'dns' if '.' in self.hostname else 'x-local-hostname'}; {self.hostname}"
         if envelope_id := message.parameters.get("ENVID", ""):
             yield f"Original-Envelope-Id: {_one_line(decode_xtext(envelope_id))}"
         yield f"X-Smtpmaild-Queue-ID: {message.queue_id}"
@@ -59,7 +62,8 @@ class Status:
         recipient = told.recipient
         if original := recipient.parameters.get("ORCPT", ""):
             kind, _, text = original.partition(";")
-            yield f"Original-Recipient: {kind}; {_one_line(decode_xtext(text))}"
+            shown = self._original(decode_xtext(text)) if kind.lower() == "utf-8" else decode_xtext(text)
+            yield f"Original-Recipient: {kind}; {_one_line(shown)}"
         yield f"Final-Recipient: {self._typed(recipient.address)}"
         yield f"Action: {told.action.value}"
         yield f"Status: {told.status or status_code(recipient.last, told.action)}"
@@ -73,6 +77,14 @@ class Status:
             yield f"Last-Attempt-Date: {trace.date_text(recipient.attempted_at)}"
         if told.action is Action.DELAYED:
             yield f"Will-Retry-Until: {trace.date_text(self.retry_until)}"
+
+    def _original(self, text: str) -> str:
+        """RFC 6533 §3: utf-8-addr-xtext in ASCII; else "SHOULD be converted to the utf-8-address form", and where it is
+        none copied "without alteration"."""
+        if not self.is_global:
+            return embedded(text)
+        plain = _EMBEDDED.sub(lambda match: chr(int(match[1], 16)), text)
+        return text if _CONTROL.search(plain) or _SURROGATE.search(plain) else plain
 
     def _typed(self, address: Address) -> str:
         if address.is_ascii:

@@ -30,6 +30,7 @@ from smtpmaild.queue.delivery_status import Status, reply_lines
 from smtpmaild.queue.reports import Action, Told
 from smtpmaild.queue.words import ENGLISH, Text, Words
 from smtpmaild.smtp.address import NULL_REVERSE_PATH, Address
+from smtpmaild.smtp.timing import deliver_by
 
 #: How much of a header we give back.
 HEADER_LIMIT = 64 * 1024
@@ -95,9 +96,8 @@ class Reports:
         travels = is_global(message) or not message.is_utf8
         is_whole = told[0].action is Action.FAILED and travels and not is_secret
         original = self._read(message, is_whole=is_whole)
-        data = compose(
-            self.hostname, name, now, message, told, original, self.words, message.received_at + self.max_age
-        )
+        until = _tried_until(message, self.max_age)
+        data = compose(self.hostname, name, now, message, told, original, self.words, until)
         self.log.info("report_made", queue_id=name, about=message.queue_id, action=told[0].action.value)
         report = QueuedMessage(
             queue_id=name,
@@ -117,6 +117,12 @@ class Reports:
         except FileNotFoundError as error:
             self.log.error("report_without_original", queue_id=message.queue_id, cause=str(error))
             return Original(b"", is_whole=False)
+
+
+def _tried_until(message: QueuedMessage, max_age: float) -> float:
+    """When we give up, as the runner does."""
+    by, until = deliver_by(message.parameters), message.released_at + max_age
+    return min(until, message.deadline) if by is not None and by.is_returned else until
 
 
 def is_wanted(told: Told) -> bool:

@@ -71,6 +71,7 @@ _PATH = re.compile(
 _DOMAIN_ONLY = re.compile(_DOMAIN)
 _QUOTED_PAIR = re.compile(r"\\(.)")
 _DOT_STRING_ONLY = re.compile(_DOT_STRING)
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _TO_BE_QUOTED = re.compile(r'["\\]')
 # "<Postmaster>" is the one forward-path without a domain, case-insensitive (RFC 5321 §4.1.1.3, §4.5.1).
 _POSTMASTER = re.compile(r"<(postmaster)>", re.IGNORECASE | re.ASCII)
@@ -150,3 +151,8 @@ def normal_literal(literal: str) -> str | None:
         return f"[{ipaddress.IPv4Address(inside)}]"
     except ValueError:
         return None
+
+
+def embedded(text: str) -> str:
+    """In ASCII: the characters beyond it as EmbeddedUnicodeChar = %x5C.78 "{" HEXPOINT "}" (RFC 6533 §3)."""
+    return _BEYOND_ASCII.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", text)

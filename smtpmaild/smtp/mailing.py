@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from smtpmaild.smtp.address import Address
+from smtpmaild.smtp.address import Address, embedded
 from smtpmaild.smtp.reply import OwnReply, Reply
 from smtpmaild.smtp.timing import deliver_by
 
@@ -159,6 +159,10 @@ class Mailing:
         parameters = recipient.parameters
         if self._loses_its_time(offer):
             parameters = {**parameters, "NOTIFY": _with_delay(parameters.get("NOTIFY", ""))}
+        if "ORCPT" in parameters and not (parameters["ORCPT"].isascii() or self._says_utf8(offer)):
+            # RFC 6533 §3: "in the ORCPT parameter when the SMTP server doesn't advertise support for SMTPUTF8
+            # (utf-8-addr-xtext MUST be used instead)".
+            parameters = {**parameters, "ORCPT": embedded(parameters["ORCPT"])}
         return " ".join([f"RCPT TO:<{path}>", *_offered(parameters, RCPT_PARAMETERS, offer)])
 
     def _loses_its_time(self, offer: Offer) -> bool:

@@ -239,6 +239,44 @@ def test_times_that_the_sender_set_are_told() -> None:
     assert groups[0]["Deliver-By-Date"] == "Tue, 14 Nov 2023 22:12:20 +0000"
 
 
+@pytest.mark.parametrize(
+    ("parameters", "until"),
+    [
+        ({"HOLDFOR": "86400"}, "Mon, 20 Nov 2023 22:13:20 +0000"),  # its age counts from when it was released
+        ({"BY": "3600;R"}, "Tue, 14 Nov 2023 23:13:20 +0000"),
+        ({"BY": "3600;N"}, "Sun, 19 Nov 2023 22:13:20 +0000"),
+        ({"BY": "999999999;R"}, "Sun, 19 Nov 2023 22:13:20 +0000"),
+    ],
+)
+def test_how_long_it_is_tried_is_told(parameters: Mapping[str, str], until: str) -> None:
+    _, (_, group), _ = parts(raw(message(parameters=parameters), told(Action.DELAYED, last=GREYLISTED)))
+    assert group["Will-Retry-Until"] == until
+
+
+@pytest.mark.parametrize(
+    ("orcpt", "in_ascii", "in_utf8"),
+    [
+        ("utf-8;bü@y.example", "utf-8; b\\x{FC}@y.example", "utf-8; bü@y.example"),
+        ("UTF-8;b\\x{FC}\\x{20}ü@y.example", "UTF-8; b\\x{FC}\\x{20}\\x{FC}@y.example", "UTF-8; bü ü@y.example"),
+        # What is no address of the type is "copied ... without alteration".
+        ("utf-8;b\\x{10}\\x{fc}", "utf-8; b\\x{10}\\x{fc}", "utf-8; b\\x{10}\\x{fc}"),
+        ("utf-8;b\\x{D800}", "utf-8; b\\x{D800}", "utf-8; b\\x{D800}"),
+        ("utf-8;b\\x{110000}", "utf-8; b\\x{110000}", "utf-8; b\\x{110000}"),
+        ("rfc822;b\\x{FC}@y.example", "rfc822; b\\x{FC}@y.example", "rfc822; b\\x{FC}@y.example"),
+    ],
+)
+def test_original_recipient_beyond_ascii(orcpt: str, in_ascii: str, in_utf8: str) -> None:
+    """RFC 6533 §3: utf-8-addr-xtext in message/delivery-status, utf-8-address in the global form."""
+    for about, shown in ((message(), in_ascii), (utf8_message(), in_utf8)):
+        assert f"\r\nOriginal-Recipient: {shown}\r\n" in raw(about, told(ORCPT=orcpt)).decode()
+
+
+def test_host_without_a_domain_is_not_of_the_dns() -> None:
+    """RFC 3461 §6.3 (b)."""
+    using = replace(reports(), hostname="box")
+    assert b"\r\nReporting-MTA: x-local-hostname; box\r\n" in raw(message(), told(), using=using)
+
+
 def test_delay_has_the_status_that_it_is_told_with() -> None:
     late = replace(told(Action.DELAYED, last=GREYLISTED), status="4.4.7")
     _, (_, group), _ = parts(raw(message(), late))

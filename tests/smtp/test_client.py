@@ -254,6 +254,37 @@ C: DATA
 T.
 = Sent 451 4.4.2 Timed out while sending MAIL | 451 4.4.2 Timed out while sending MAIL
 """,
+    "an original recipient beyond ASCII, and no SMTPUTF8": """
+S: 220 mx.example
+C: EHLO client.example
+S: 250-mx.example
+S: 250-8BITMIME
+S: 250-PIPELINING
+S: 250 DSN
+= Ready
+! send <a@b> c@d ORCPT=utf-8;bü\\x{20}@y
+C: MAIL FROM:<a@b>
+C: RCPT TO:<c@d> ORCPT=utf-8;b\\x{FC}\\x{20}@y
+C: DATA
+T.
+= Sent 451 4.4.2 Timed out while sending MAIL
+""",
+    "an original recipient beyond ASCII": """
+S: 220 mx.example
+C: EHLO client.example
+S: 250-mx.example
+S: 250-8BITMIME
+S: 250-PIPELINING
+S: 250-SMTPUTF8
+S: 250 DSN
+= Ready
+! send <a@b> SMTPUTF8= c@d ORCPT=utf-8;bü@y
+C: MAIL FROM:<a@b> SMTPUTF8
+C: RCPT TO:<c@d> ORCPT=utf-8;bü@y
+C: DATA
+T.
+= Sent 451 4.4.2 Timed out while sending MAIL
+""",
     "a parameter without value": """
 S: 220 mx.example
 C: EHLO client.example
