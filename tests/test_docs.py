@@ -105,7 +105,10 @@ def test_yaml_block_is_a_configuration(block: Block, tmp_path: Path) -> None:
 
 
 #: Commands that only look at what a daemon does beside them: what is not there yet comes in a moment.
-ASKING = tuple(f"smtpmaild {command} " for command in ("queue list", "queue stats", "status", "trace", "top --once"))
+ASKING = tuple(
+    f"smtpmaild {command} "
+    for command in ("queue list", "queue stats", "reload --plan", "status", "trace", "top --once")
+)
 #: Seconds that such a moment takes at most.
 PATIENCE = 10.0
 WITH_COMMANDS = [page for page in PAGES if any(block.page == page and block.kind == "console" for block in BLOCKS)]

@@ -84,7 +84,7 @@ def list_(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None
             for one in record["recipients"]:
                 click.echo(_line(record, one, now))
     if not as_json:
-        click.echo(f"{counted(count, 'message')}, {size(octets)}" if count else "no messages", err=True)
+        click.echo(f"{counted(count, 'message')}, {size(octets)}B" if count else "no messages", err=True)
 
 
 def _line(record: dict[str, Any], one: dict[str, Any], now: float) -> str:
@@ -135,7 +135,7 @@ def stats(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None
         said = f"; {depth['last']}" if depth["last"] else ""
         messages, octets, oldest = (
             counted(depth["messages"], "message"),
-            size(depth["size"]),
+            f"{size(depth['size'])}B",
             span(now - depth["oldest"]),
         )
         click.echo(plain(f"{depth['destination']}: {messages}, {octets}, oldest {oldest}; {states}{said}"))
@@ -154,7 +154,10 @@ def _change(verb: str, help_text: str, question: str = "") -> None:
         with troubles():
             opened = open_queue(config, socket)
             if question and not yes:
-                recipients = counted(opened.count(verb, which), "recipient")
+                recipients = counted(meant := opened.count(verb, which), "recipient")
+                if not meant:  # and what comes in the next moment was not asked about
+                    click.echo(recipients, err=True)
+                    return
                 click.confirm(question.format(recipients), abort=True, err=True)
             changed = opened.change(verb, which, why)
         for one in changed:

@@ -111,7 +111,7 @@ def _queue(queue: Mapping[str, Any], now: float) -> str:
         return "empty"
     parts = [
         f"{counted(queue['messages'], 'message')} to {counted(queue['destinations'], 'destination')}",
-        size(queue["size"]),
+        f"{size(queue['size'])}B",
         f"oldest {span(now - queue['oldest'])}",
         *([f"{queue['in_flight']:,} on their way"] if queue["in_flight"] else []),
         *([coloured(f"{counted(queue['dead'], 'destination')} not answering", fg="red")] if queue["dead"] else []),

@@ -116,7 +116,7 @@ def test_show(house: House) -> None:
 
 def test_stats(house: House) -> None:
     lines = house("stats").out.splitlines()
-    assert lines[0].startswith("mx:y.example: 2 messages, 100.0k, oldest 2h; 2 queued")
+    assert lines[0].startswith("mx:y.example: 2 messages, 100.0kB, oldest 2h; 2 queued")
     assert lines[1].endswith("1 deferred; 451 4.3.0 Later")
     first = json.loads(house("stats", "--json").out.splitlines()[0])
     assert (first["destination"], first["messages"], first["states"]) == ("mx:y.example", 2, {"queued": 2})
@@ -216,6 +216,8 @@ def test_drop_asks(house: House) -> None:
     assert ran.status == 130
     assert "Drop 2 recipients for good?" in ran.err
     assert house.states() == before
+    ran = house("drop", "--domain", "elsewhere.example")
+    assert (ran.status, ran.err) == (0, "0 recipients\n")  # nothing to ask about
     assert house("drop", "--sender", "", "--yes").status == 0
     assert house.states() == {"d@y.example": "queued"}
 

@@ -113,7 +113,7 @@ def test_status(daemon: Daemon) -> None:
     assert lines[7:9] == ["LISTENER  SESSIONS  LISTENS ON", "mx               3  0.0.0.0:25"]
     assert "messages    12,345 accepted   0 refused   0 deferred" in lines
     assert "logins      0 accepted   2 refused" in lines
-    assert any(line.startswith("queue       2 messages to 2 destinations, 100.0k, oldest 2h") for line in lines)
+    assert any(line.startswith("queue       2 messages to 2 destinations, 100.0kB, oldest 2h") for line in lines)
     assert lines[-1].endswith("refused: smtp.yaml:1:1: no")
     assert json.loads(daemon("status", "--json").out)["pid"] == NO_PROCESS
     daemon.state()
