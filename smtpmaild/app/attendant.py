@@ -9,7 +9,7 @@ from functools import partial
 from smtpmaild.config import sockets as config_sockets
 from smtpmaild.config.models import Config
 from smtpmaild.config.status import Status
-from smtpmaild.control.desk import Desk, Door, Premises, Store
+from smtpmaild.control.desk import Desk, Door, Premises, Store, WithoutNames
 from smtpmaild.control.queue_files import QueueFiles
 from smtpmaild.control.recordings import Recordings
 from smtpmaild.control.serving import ControlSocket
@@ -37,7 +37,7 @@ def build_attendant(
     log: Log,
     chart: Ledger | None = None,
     notice: Notice | None = None,
-    without_names: Callable[[str], str] = str,
+    without_names: WithoutNames | None = None,
 ) -> AttendantPlan | None:
     """What the attendant serves; None where nobody wants it. route: what takes mail on that is put in by hand.
     chart: where the status page keeps what was counted.  notice: where the workers are told.
@@ -48,7 +48,8 @@ def build_attendant(
 
     def companions(house: House, sockets: _Sockets) -> Sequence[Companion]:
         desk = Desk(house, premises(config), queue_files(config, route, log), log)
-        desk.without_names = without_names
+        if without_names is not None:
+            desk.without_names = without_names
         if notice is not None:
             desk.recordings = Recordings(notice, log)
             desk.recordings.forget()

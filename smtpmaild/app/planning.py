@@ -82,7 +82,7 @@ def plan(
                 app.log,
                 chart,
                 notice,
-                str if pseudonyms is None else pseudonyms.text,
+                None if pseudonyms is None else pseudonyms.said,
             ),
             history,
         ),

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from smtpmaild import __version__
 from smtpmaild.control.queue_files import Filters, QueueFiles, Record
@@ -66,6 +67,26 @@ class Premises:
     certificates: Callable[[], Sequence[tuple[Sequence[str], float, str]]] = field(default=lambda: ())
 
 
+#: (a text, the address or the user that it is about) -> the same as the log would have it (privacy/).
+WithoutNames = Callable[[str, str], str]
+
+
+def _as_it_is(text: str, _about: str) -> str:
+    return text
+
+
+def _nameless(value: Any, without_names: WithoutNames, about: str = "") -> Any:
+    """Every text of a record of the queue. about: whom the record is about."""
+    if isinstance(value, str):
+        return without_names(value, about)
+    if isinstance(value, list):
+        return [_nameless(one, without_names) for one in value]
+    if isinstance(value, Mapping):
+        who = str(value.get("address") or value.get("user") or "")
+        return {key: _nameless(one, without_names, who) for key, one in value.items()}
+    return value
+
+
 class Desk:
     """See the head of this file. queue: None where no mail travels on.  recordings: of sessions; None: no worker could
     be told."""
@@ -83,7 +104,7 @@ class Desk:
         self.queue = queue
         self.recordings: Recordings | None = None
         #: What was said at destinations, and networks of clients, as the log would have them (privacy/).
-        self.without_names: Callable[[str], str] = str
+        self.without_names: WithoutNames = _as_it_is
         self._log = log
         self._clock = clock
         self._rates = Rates()
@@ -152,7 +173,7 @@ class Desk:
         counted: Counter[str] = Counter()
         for work in self.house.work:
             counted.update(work.pulse.networks if work.pulse else {})
-        return {self.without_names(name): count for name, count in counted.most_common()}
+        return {self.without_names(name, ""): count for name, count in counted.most_common()}
 
     def is_ready(self) -> str:
         """Why no mail should be sent here now; "" where it should."""
@@ -180,9 +201,23 @@ class Desk:
                 for key in ("in_flight", "window"):
                     record[key] = record.get(key, 0) + pace[key]
                 record["dead_until"] = max(record.get("dead_until", 0.0), pace["dead_until"])
-        return [
-            {**_NO_PACE, **record, "last": self.without_names(str(record["last"] or ""))} for record in by_name.values()
-        ]
+        return [self._told({**_NO_PACE, **record}) for record in by_name.values()]
+
+    def _told(self, record: Record) -> Record:
+        about = record.pop("last_to", "")
+        return {**record, "last": self.without_names(str(record["last"] or ""), about)}
+
+    def waiting(self, destination: str, most: int) -> list[Record]:
+        """Messages in the queue with their recipients of this destination, the oldest first; all for "". Reads the
+        disk."""
+        found: list[Record] = []
+        for record in self.queue.find({}) if self.queue is not None else ():
+            recipients = [one for one in record["recipients"] if destination in ("", one["destination"])]
+            if recipients:
+                found.append(_nameless({**record, "recipients": recipients}, self.without_names))
+            if len(found) >= most:
+                break
+        return found
 
     async def _waiting(self) -> Record | None:
         if self.queue is None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from smtpmaild.facts import Log
-from smtpmaild.privacy.pseudonyms import Pseudonyms
+from smtpmaild.privacy.pseudonyms import Pseudonyms, without_local_part
 
 Kind = Callable[[Pseudonyms, Any], Any]
 
@@ -60,14 +60,20 @@ def _text(pseudonyms: Pseudonyms, value: Any) -> Any:
     return pseudonyms.text(str(value))
 
 
-_COMMAND = re.compile(r"(\S{0,16}).*?(?:: ([245]\d\d .*))?\Z", re.DOTALL)
+# The verb stays, if it is one; anything else may be a password.
+_COMMAND = re.compile(
+    r"((?:HELO|EHLO|LHLO|MAIL|RCPT|DATA|BDAT|RSET|NOOP|QUIT|VRFY|EXPN|HELP|STARTTLS|AUTH|XCLIENT|XFORWARD|ETRN)(?![^\s:]))?"
+    r".*?(?:: ([245]\d\d .*))?\Z",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 def _command(pseudonyms: Pseudonyms, value: Any) -> Any:
     """A line that was refused, and the reply: the verb alone stays of the line, for the rest may be anything."""
     match = _COMMAND.match(str(value))
     assert match is not None, "it matches everything"
-    return f"{pseudonyms.text(match[1])} ...: {pseudonyms.text(match[2] or '')}"
+    verb = f"{match[1]} " if match[1] else ""
+    return f"{verb}...: {pseudonyms.text(match[2] or '')}"
 
 
 def _refusal(pseudonyms: Pseudonyms, value: Any) -> Any:
@@ -149,18 +155,8 @@ class Private:
         for key in _SPOKEN_OF:
             address = facts.get(key)
             if address and isinstance(changed.get("reply"), str):
-                changed["reply"] = _without_local_part(changed["reply"], str(address), changed[key])
+                changed["reply"] = without_local_part(changed["reply"], str(address), changed[key])
         return changed
-
-
-def _without_local_part(reply: str, address: str, pseudonym: str) -> str:
-    """Also where the other side left the domain out."""
-    local_part = address.rpartition("@")[0].strip('"')
-    if not local_part or local_part.lower() not in reply.lower():
-        return reply
-    word = re.compile(rf"(?<![\w-]){re.escape(local_part)}(?![\w-])", re.IGNORECASE)
-    # The code and the enhanced code are not about him, even if he is called 550.
-    return reply[:3] + word.sub(lambda _: pseudonym.rpartition("@")[0], reply[3:])
 
 
 def _trace(pseudonyms: Pseudonyms, event: str, trace: Any) -> Any:

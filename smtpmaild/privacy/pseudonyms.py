@@ -27,7 +27,10 @@ _IPV6 = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PATH = re.compile(r"'(/[^'\n]*)'")
+_CODE = re.compile(r"[245]\d\d ", re.ASCII)
 _PORT = re.compile(r":\d+\Z", re.ASCII)
+#: Below these names are those of people's own machines (RFC 6762, RFC 8375, and what routers make up).
+_AT_HOME = frozenset(("local", "lan", "home", "internal", "localdomain", "box"))
 _NUMBERED = re.compile(r"\A(?:u|ip|n)-[0-9a-f]{10}", re.ASCII)
 
 
@@ -81,6 +84,8 @@ class Pseudonyms:
         if name.startswith("[") or _IPV4.fullmatch(name):
             return f"[{self.ip(text)}]"
         labels = name.split(".")
+        if name and (not labels[-1] or labels[-1][0].isdigit() or labels[-1] in _AT_HOME):
+            return self._of("n", name)
         if not name or name == "localhost" or (len(labels) == 2 and not any(map(str.isdigit, name))):
             return self.text(text)
         return f"{self._of('n', name)}.{'.'.join(labels[-2:])}" if len(labels) > 2 else self._of("n", name)
@@ -105,3 +110,19 @@ class Pseudonyms:
         if "'/" in text:
             text = _PATH.sub(lambda match: f"'{self.path(match[1])}'", text)
         return self.ip_in(text)
+
+    def said(self, text: str, about: str = "") -> str:
+        """A text about this address, or this user: see without_local_part()."""
+        return without_local_part(self.text(text), about, self.name(about)) if about else self.text(text)
+
+
+def without_local_part(text: str, address: str, pseudonym: str) -> str:
+    """A text without the local part of this address, also where the other side left the domain out."""
+    local_part = (address.rpartition("@")[0] or address).strip('"')
+    if not local_part or local_part.lower() not in text.lower():
+        return text
+    word = re.compile(rf"(?<![\w-]){re.escape(local_part)}(?![\w-])", re.IGNORECASE)
+    replaced = pseudonym.rpartition("@")[0] or pseudonym
+    # The code and the enhanced code are not about him, even if he is called 550.
+    start = 3 if _CODE.match(text) else 0
+    return text[:start] + word.sub(lambda _: replaced, text[start:])

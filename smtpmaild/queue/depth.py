@@ -13,7 +13,7 @@ class Depth:
     """What waits for one destination.
 
     oldest: when it was received.  next_attempt: the earliest of what waits for one, inf for none.  attempted_at, last:
-    when was tried last, and what was said.  Times are seconds since the epoch.
+    when was tried last, and what was said.  last_to: about which recipient.  Times are seconds since the epoch.
     """
 
     messages: int = 0
@@ -23,6 +23,7 @@ class Depth:
     next_attempt: float = math.inf
     attempted_at: float = 0.0
     last: str = ""
+    last_to: str = ""
 
     def add(self, other: Depth) -> None:
         """What waits in another file."""
@@ -33,4 +34,4 @@ class Depth:
         self.oldest = min(self.oldest, other.oldest)
         self.next_attempt = min(self.next_attempt, other.next_attempt)
         if other.attempted_at >= self.attempted_at and other.last:
-            self.attempted_at, self.last = other.attempted_at, other.last
+            self.attempted_at, self.last, self.last_to = other.attempted_at, other.last, other.last_to

@@ -175,7 +175,9 @@ _STATES = (
     f"{_ALL} GROUP BY destination, state"
 )
 # SQLite: with max() the other columns are those of the row that has it.
-_LAST_SAID = f"SELECT destination, max(attempted_at), code, enhanced, text {_ALL} AND code > 0 GROUP BY destination"
+_LAST_SAID = (
+    f"SELECT destination, max(attempted_at), code, enhanced, text, address {_ALL} AND code > 0 GROUP BY destination"
+)
 
 
 class SqliteQueue:
@@ -315,8 +317,9 @@ class SqliteQueue:
                 depths[name].states[STATE[state]] = count
                 if next_attempt is not None:
                     depths[name].next_attempt = min(next_attempt, depths[name].next_attempt)
-            for name, at, code, enhanced, text in connection.execute(_LAST_SAID.format(where), values):
-                depths[name].attempted_at, depths[name].last = at, str(Reply(code, enhanced, text))
+            for name, at, code, enhanced, text, address in connection.execute(_LAST_SAID.format(where), values):
+                depth = depths[name]
+                depth.attempted_at, depth.last, depth.last_to = at, str(Reply(code, enhanced, text)), address
         return dict(depths)
 
     def count(self) -> Usage:

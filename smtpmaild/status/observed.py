@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtpmaild.control.desk import Desk
-from smtpmaild.control.queue_files import QueueFiles, Record
+from smtpmaild.control.queue_files import Record
 from smtpmaild.metrics import Metrics
 
 #: How long what was read is good for.
@@ -60,10 +60,7 @@ class Observer:
 
     async def waiting(self, destination: str, most: int) -> list[Record]:
         """Messages in the queue, with the recipients of this destination, the oldest first; all for ""."""
-        queue = self.desk.queue
-        if queue is None:
-            return []
-        return await asyncio.to_thread(_waiting, queue, destination, most)
+        return await asyncio.to_thread(self.desk.waiting, destination, most)
 
     async def look(self) -> Observed:
         """How it is now, or was a moment ago."""
@@ -87,17 +84,6 @@ class Observer:
             stores,
             certificates,
         )
-
-
-def _waiting(queue: QueueFiles, destination: str, most: int) -> list[Record]:
-    found = []
-    for record in queue.find({}):
-        recipients = [one for one in record["recipients"] if destination in ("", one["destination"])]
-        if recipients:
-            found.append({**record, "recipients": recipients})
-        if len(found) >= most:
-            break
-    return found
 
 
 def as_json(observed: Observed) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from queueing import NOW
 from receiving import RecordingLog
 
 from smtpmaild.control.desk import Store
+from smtpmaild.control.queue_files import QueueFiles
 from smtpmaild.control.rates import Rates
 from smtpmaild.queue.shards import Who
 from smtpmaild.server.house import House, Reload, State, state_news
@@ -112,10 +113,19 @@ def test_what_was_said_and_who_is_here_may_be_without_names(tmp_path: Path) -> N
     async def work() -> None:
         staged = Staged()
         desk = desk_for(staged, queue_in(tmp_path))
-        desk.without_names = lambda text: f"({text})"
+        assert isinstance(desk.queue, QueueFiles)
+        before = desk.waiting("", 9)
+        desk.without_names = lambda text, about: f"({text} of {about})"
         staged.pulse(1, networks={"192.0.2.0/24": 3})
-        assert desk.networks() == {"(192.0.2.0/24)": 3}
-        assert {one["last"][:1] for one in await desk.destinations()} == {"("}
+        assert desk.networks() == {"(192.0.2.0/24 of )": 3}
+        told = await desk.destinations()
+        assert {one["last"][:1] for one in told} == {"("}
+        assert not any("last_to" in one for one in told)
+        (message, *_) = desk.waiting("", 9)
+        assert message["reverse_path"] == f"({before[0]['reverse_path']} of )"
+        address = before[0]["recipients"][0]["address"]
+        assert message["recipients"][0]["reply"] == f"({before[0]['recipients'][0]['reply']} of {address})"
+        assert message["size"] == before[0]["size"]
 
     asyncio.run(work())
 

@@ -119,6 +119,10 @@ def test_ip_addresses_in_texts(known: Pseudonyms, text: str, secret: str) -> Non
         ("192.0.2.7", "[ip-XXXXXXXXXX]"),
         ("[IPv6:2001:db8::7]", "[ip-XXXXXXXXXX]"),
         ("p5b0a1234.example", "n-XXXXXXXXXX"),
+        ("192.0.2.7.", "n-XXXXXXXXXX"),
+        ("192.0.2.7:25", "n-XXXXXXXXXX"),
+        ("1.192.0.2.7", "n-XXXXXXXXXX"),
+        ("alices-laptop.local", "n-XXXXXXXXXX"),
         ("alice@x.example", "u-XXXXXXXXXX@x.example"),
         ("", ""),
     ],
@@ -131,6 +135,15 @@ def test_paths_keep_the_steps_of_the_configuration(known: Pseudonyms) -> None:
     alice = known.path("/var/mail/example.com/alice/new")
     assert re.fullmatch(r"/var/mail/example\.com/n-[0-9a-f]{10}/new", alice)
     assert known.path(alice) == alice
+
+
+def test_a_text_about_somebody(known: Pseudonyms) -> None:
+    alice = known.address("alice@x.example")
+    said = known.said("450 4.2.1 user ALICE <alice@x.example> is busy", "alice@x.example")
+    assert said == f"450 4.2.1 user {alice.partition('@')[0]} <{alice}> is busy"
+    assert known.said("550 5.1.1 no 550", "550@x.example").startswith("550 5.1.1 no u-")
+    assert known.said("ann", "ann") == known.name("ann")
+    assert known.said("as it is", "") == "as it is"
 
 
 @given(st.text(max_size=80))

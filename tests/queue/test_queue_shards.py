@@ -122,7 +122,7 @@ def test_depths_are_by_destination(shards: Shards, queues: list[SqliteQueue]) ->
     assert depths["mx:y.example"].messages == 7
     assert depths["mx:y.example"].oldest == NOW - 5
     assert sum(depths["mx:y.example"].states.values()) == 8
-    assert {depth.last for depth in depths.values()} == {"", str(LATER)}
+    assert {(depth.last, depth.last_to) for depth in depths.values()} == {("", ""), (str(LATER), "b@y.example")}
 
 
 def test_who_asks_without_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
