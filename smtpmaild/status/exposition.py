@@ -128,7 +128,10 @@ _QUEUE_STATES = ("queued", "in delivery", "deferred", "held")
 
 def exposed(observed: Observed, accept: str) -> tuple[bytes, str]:
     """(the text, its content type) for a client that accepts this."""
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except ValueError:  # prometheus-client: of a version that is none
+        encode, content_type = choose_encoder("")
     return encode(Exposition(observed)), content_type
 
 

@@ -122,3 +122,12 @@ def test_what_is_unknown_has_no_line(looked: Looked) -> None:
 def test_refused_reload_shows(looked: Looked) -> None:
     looked.reload_was(Reload(1, AT, is_good=False, cause="smtp.yaml:3"))
     assert next(one[2] for one in samples(looked) if one[0] == "smtpmaild_config_good") == 0
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/plain;version=x", f"{OPENMETRICS}.\u00ff", "application/openmetrics-text;version=.."]
+)
+def test_whatever_is_accepted_there_is_an_answer(tmp_path: Path, accept: str) -> None:
+    text, content_type = exposed(observed(Looked(tmp_path)), accept)
+    assert content_type.startswith("text/plain")
+    assert text.startswith(b"# HELP ")
