@@ -52,6 +52,8 @@ def build_dialect(
         reports=config.needs_queue,
         delivers_by=config.needs_queue,
         least_by=int(config.queue.deliver_by_least),
+        # RFC 4865 §4.2: "MUST NOT advertise this support ... on any port other than the submission port": wherever only
+        # those who sign in have mail taken.
         longest_hold=int(config.queue.hold_longest) if config.needs_queue and listener.auth == "required" else 0,
         priorities=config.queue.priorities.profile if config.needs_queue and config.queue.priorities else "",
         requires_onward_tls=config.needs_queue,

@@ -6,7 +6,8 @@
 | `@example.com`  | mail for that domain and all below it                                |
 | `#smarthost`    | mail that the relay of this name takes on (`relays` of the config)   |
 
-Only who is trusted is offered the verb. Held mail stays held.
+The replies are those of RFC 1985 §5, without 250 and 252: we count what we start. Only who is trusted is offered the
+verb. Held mail stays held.
 """
 
 from __future__ import annotations
@@ -24,9 +25,7 @@ from smtpmaild.smtp.reply import Reply
 
 _ARGUMENT = re.compile(r"(?P<kind>[@#]?)(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,253}[A-Za-z0-9])?)")
 
-NOTHING_WAITS = Reply(251, "2.0.0", "Ok, no messages waiting")
 SYNTAX = Reply(501, "5.5.4", "ETRN takes a domain, @domain or #queue")
-UNABLE = Reply(458, "4.3.0", "Unable to queue messages, try again later")
 
 
 class Etrn:
@@ -62,11 +61,11 @@ class Etrn:
             entries = await asyncio.to_thread(self._shards.change, "retry", query, why, time.time())
         except OSError as error:
             self._log.error("etrn_failed", session_id=session.session_id, argument=argument, cause=str(error))
-            return UNABLE
+            return Reply(458, "4.3.0", f"Unable to queue messages for node {name}")
         self._revive({one.destination for _, recipients in entries for one in recipients})
         self._log.info("etrn", session_id=session.session_id, argument=argument, messages=len(entries))
         if not entries:
-            return NOTHING_WAITS
+            return Reply(251, "2.0.0", f"Ok, no messages waiting for node {name}")
         return Reply(253, "2.0.0", f"Ok, {len(entries)} pending messages for node {name} started")
 
 

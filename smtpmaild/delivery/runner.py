@@ -320,7 +320,7 @@ class Runner:
             remote=outcome.remote,
         )
         settlement = Settlement(recipient.number, state, reply, outcome.remote, now, next_attempt)
-        is_traced = _is_traced(message, outcome, now)
+        is_traced = _is_traced(message, outcome, recipient)
         return self._result(claim, after, settlement, action, status=status, is_traced=is_traced)
 
     def _result(
@@ -428,13 +428,13 @@ def _too_late(last: Reply | None) -> Reply:
     return Reply(554, "5.4.7", f"{TOO_LATE}; last: {last}" if last else TOO_LATE)
 
 
-def _is_traced(message: QueuedMessage, outcome: Outcome, now: float) -> bool:
+def _is_traced(message: QueuedMessage, outcome: Outcome, recipient: QueuedRecipient) -> bool:
     """The sender is told that the message is on its way to somebody else: it asked for that (T; RFC 2852 §4.1.4), or
-    else nobody would tell any more when the time, which is still to come, is over (§4.1.4.2)."""
+    else nobody would tell any more when the time is over (§4.1.4.2). Who was told so before hears nothing."""
     by = deliver_by(message.parameters) if message.parameters else None
     if by is None or outcome.passed is Passed.IN or not outcome.reply.is_positive:
         return False
-    return by.is_traced or not (by.is_returned or outcome.keeps_time or now >= message.deadline)
+    return by.is_traced or not (by.is_returned or outcome.keeps_time or recipient.attempted_at >= message.deadline)
 
 
 def _answer(future: asyncio.Future[OSError | None], error: OSError | None) -> None:

@@ -49,7 +49,7 @@ class Station:
         ("Y.example", "253 2.0.0 Ok, 1 pending messages for node y.example started", ["b"], ["mx:y.example"]),
         ("@y.example", "253 2.0.0 Ok, 1 pending", ["b", "c"], ["mx:sub.y.example", "mx:y.example"]),
         ("#Smart", "253 2.0.0 Ok, 1 pending", ["d"], ["relay:Smart"]),
-        ("x.example", "251 2.0.0", [], []),
+        ("x.example", "251 2.0.0 Ok, no messages waiting for node x.example", [], []),
         ("ours.example", "459 4.7.1 Node ours.example not allowed", [], []),
         ("@ours.example", "459 4.7.1", [], []),
         ("two words", "501 5.5.4", [], []),
@@ -72,5 +72,5 @@ def test_what_is_asked_for_is_tried(
 def test_a_queue_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     station = Station(tmp_path)
     (tmp_path / "queue-0.sqlite").write_bytes(b"no database at all" * 100)
-    assert str(station.ask("y.example")).startswith("458 4.3.0")
+    assert str(station.ask("y.example")).startswith("458 4.3.0 Unable to queue messages for node y.example")
     assert station.log.named("etrn_failed")

@@ -553,6 +553,41 @@ def test_who_asked_for_a_trace_hears_of_each_step(
     assert all(one.is_traced for one in house.told)
 
 
+def test_sender_hears_of_mail_that_was_late_before_anybody_took_it() -> None:
+    """RFC 2852 §4.1.3 wants a report of what is late; no delay was told, so that it was relayed is."""
+
+    async def late(_: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+        house.now = NOW + 61
+        return [Outcome(OK, "mx.y.example", Passed.OUT)] * len(recipients)
+
+    async def scene(house: House) -> None:
+        await house.put(timed("60;N"))
+        await house.until(lambda: "b@y.example" not in house.recipients())
+
+    house = House(late)
+    live(house, scene)
+    assert [one.action for one in house.told] == [Action.RELAYED]
+
+
+def test_sender_who_knows_that_mail_is_late_hears_nothing_when_it_is_relayed() -> None:
+    async def scene(house: House) -> None:
+        await house.put(timed("60;N"))
+        await house.until(lambda: house.recipients()["b@y.example"].state is State.DEFERRED)
+        await house.later(60)
+        await house.until(lambda: len(house.told) == 1)
+        await house.later(2 * HOUR)
+        await house.until(lambda: "b@y.example" not in house.recipients())
+
+    replies = [REFUSED, REFUSED, OK]
+
+    async def deliver(_: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
+        return [Outcome(replies.pop(0), "mx.y.example", Passed.OUT)] * len(recipients)
+
+    house = House(deliver, schedule=Schedule(first=HOUR, longest=HOUR))
+    live(house, scene)
+    assert [one.action for one in house.told] == [Action.DELAYED]
+
+
 def test_age_counts_from_when_mail_was_released() -> None:
     async def scene(house: House) -> None:
         message, recipients = entry("b@y.example", at=NOW - 5 * DAY)
