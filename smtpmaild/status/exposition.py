@@ -126,12 +126,13 @@ _WORKER_STATES = ("serving", "starting", "retiring", "draining", "silent")
 _QUEUE_STATES = ("queued", "in delivery", "deferred", "held")
 
 
+_NO_VERSION = re.compile(r"version=(?!\d{1,3}\.\d{1,3}\.\d{1,3}(?:[;,\s]|\Z))", re.ASCII)
+
+
 def exposed(observed: Observed, accept: str) -> tuple[bytes, str]:
     """(the text, its content type) for a client that accepts this."""
-    try:
-        encode, content_type = choose_encoder(accept)
-    except ValueError:  # prometheus-client: of a version that is none
-        encode, content_type = choose_encoder("")
+    # prometheus-client raises for a version that is none, or answers with it.
+    encode, content_type = choose_encoder("" if _NO_VERSION.search(accept) else accept)
     return encode(Exposition(observed)), content_type
 
 
