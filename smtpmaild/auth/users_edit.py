@@ -39,7 +39,7 @@ def add(path: str, name: str, hashed: str, group: int | None = None) -> None:
 
     def change(lines: list[str]) -> None:
         if _find(lines, name) is not None:
-            raise EditError(f"there is an account '{name}' already")
+            raise EditError(f"there is an account '{name}' already: `smtpmaild user passwd` changes its password")
         if lines and not lines[-1].endswith("\n"):
             lines[-1] += "\n"
         lines.append(f"{name}:{hashed}\n")

@@ -264,7 +264,7 @@ def _end(life: Life) -> tuple[str, str]:
         closed = next((event for event in life.events if event.name == "session_closed"), None)
         if closed is None:
             return ("the session is not closed, or nothing tells so", WAITS) if life.kind == "session" else ("", "")
-        refused = len(closed.facts["refusals"])
+        refused = len(closed.facts["refusals"]) + len(closed.facts.get("refused_commands") or ())
         words = f"{len(messages)} messages, {refused} commands refused"
         return words.replace("1 messages", "1 message").replace("1 commands", "1 command"), BAD if refused else GOOD
     if messages and messages[0].name != "message_accepted":

@@ -106,7 +106,7 @@ def test_list(run: Runner, users: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("add", "alice", "--password-file", "-"), 73, "there is an account 'alice' already"),
+        (("add", "alice", "--password-file", "-"), 73, "there is an account 'alice' already: `smtpmaild user"),
         (("add", "a:b", "--password-file", "-"), 65, "a user name is not empty, has neither a colon"),
         (("passwd", "mallory", "--password-file", "-"), 67, "there is no account 'mallory'"),
         (("remove", "mallory"), 67, "there is no account 'mallory'"),

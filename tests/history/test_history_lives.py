@@ -152,7 +152,7 @@ def test_whole_session(reading: Reading) -> None:
     assert found.title == f"session {S1}"
     assert "greets as client.example" in found.lines[0].more
     assert f"{Q2} bounced for carol@remote.example" in told(found)
-    assert found.end == "2 messages, 2 commands refused"
+    assert found.end == "2 messages, 3 commands refused"  # two by rules, one by the protocol
 
 
 def test_session_that_is_open(reading: Reading) -> None:
