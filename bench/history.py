@@ -8,6 +8,7 @@ turns: nothing on, the history, and all of history, metrics and a page that some
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import random
 import shutil
@@ -27,7 +28,7 @@ from servers import MAILDIR, Server, always, free_port, smtpmaild, started
 from smtpmaild.content import Content
 from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule, Session, Transaction
 from smtpmaild.history import Settings
-from smtpmaild.history.events import MESSAGES, keys_of, text_of
+from smtpmaild.history.events import Row, events_of, keys_of, row_of, text_of
 from smtpmaild.history.reading import Reading
 from smtpmaild.history.recorder import History, Recorder
 from smtpmaild.history.store import Store
@@ -92,27 +93,22 @@ def told_of(log: object, count: int, *, is_recorded: bool) -> float:
     return time.thread_time() - began
 
 
-class Kept(History):
-    """Keeps what it takes; so many of it, as the thread would leave."""
+class Rows(Silent):
+    """A log that keeps what a history would."""
 
-    most = 1_000_000
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
 
-    def _write_now(self) -> None:
-        self._written = self._taken
-        if len(self._events) > self.most:
-            self._events.clear()
-
-
-class Fleeting(Kept):
-    """Forgets it soon."""
-
-    most = 2000
+    def info(self, event: str, **facts: object) -> object:
+        trace = facts.pop("trace", None)
+        self.rows.append(row_of(time.time(), event, facts, trace))
+        return None
 
 
-def kept(count: int) -> list[object]:
-    history = Kept(Settings("", 1e9, 1), Silent())
-    told_of(Recorder(Silent(), history), count, is_recorded=True)
-    return [*history._events]
+def kept(count: int) -> list[Row]:
+    log = Rows()
+    told_of(log, count, is_recorded=True)
+    return log.rows
 
 
 def cost(folder: Path, count: int = 20_000) -> None:
@@ -123,19 +119,21 @@ def cost(folder: Path, count: int = 20_000) -> None:
     few, runs_off, runs_on = count // 10, [], []
     for _ in range(20):
         runs_off.append(told_of(Silent(), few, is_recorded=False))
-        history = Fleeting(Settings("", 1e9, 1), Silent())
+        history = History(Settings(str(folder / "loop.sqlite"), 1e9, 10**9), Silent())
+        history.start(asyncio.new_event_loop())
         runs_on.append(told_of(Recorder(Silent(), history), few, is_recorded=True))
+        asyncio.run(history.stop())
     off, on = 10 * min(runs_off), 10 * min(runs_on)
     told = kept(count)
     parts: dict[str, Callable[[], object]] = {
-        "encode": lambda: [text_of(told[at : at + 256]) for at in range(0, len(told), 256)],  # type: ignore[arg-type]
-        "keys": lambda: [keys_of(told[at : at + 256]) for at in range(0, len(told), 256)],  # type: ignore[arg-type]
+        "encode": lambda: [text_of(told[at : at + 256]) for at in range(0, len(told), 256)],
+        "keys": lambda: [keys_of(told[at : at + 256]) for at in range(0, len(told), 256)],
     }
     store = Store(Settings(str(folder / "cost.sqlite"), 1e9, 10**9), print)
 
     def whole() -> None:
         for at in range(0, len(told), 4000):
-            store.append(told[at : at + 4000])  # type: ignore[arg-type]
+            store.append(told[at : at + 4000])
 
     parts["whole thread"] = whole
     print(f"in the loop   {microseconds(on - off)} (journal without history: {microseconds(off).strip()})")
@@ -153,9 +151,8 @@ def search(folder: Path, count: int = 100_000) -> None:
     path = str(folder / "search.sqlite")
     store, told = Store(Settings(path, 1e9, 10**9), print), kept(count)
     for at in range(0, len(told), 500):
-        store.append(told[at : at + 500])  # type: ignore[arg-type]
-    messages = [one for one in told if one[1] in MESSAGES]  # type: ignore[index]
-    wanted = messages[count // 3][2]  # type: ignore[index]
+        store.append(told[at : at + 500])
+    (wanted,) = [event.facts for event in events_of(text_of(told[2 * (count // 3) :][:1]), 0)]  # a message, its session
     with Reading(path) as reading:
         questions: dict[str, Callable[[], object]] = {
             "by queue id": lambda: [*reading.named(wanted["queue_id"])],
@@ -241,19 +238,21 @@ def load(folder: Path, rounds: int, messages: int, store: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["cost", "search"], choices=["cost", "search", "load"])
+    parser.add_argument("what", nargs="*", metavar="cost|search|load")
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--messages", type=int, default=2_000)
     parser.add_argument("--store", default=MAILDIR, help="of deliver_to, for load")
     wanted = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="history-"))
     try:
-        for what in wanted.what:
+        runs: dict[str, Callable[[], object]] = {
+            "cost": lambda: cost(folder),
+            "search": lambda: search(folder),
+            "load": lambda: load(folder, wanted.rounds, wanted.messages, wanted.store),
+        }
+        for what in wanted.what or ("cost", "search"):
             print(f"\n{what}")
-            if what == "load":
-                load(folder, wanted.rounds, wanted.messages, wanted.store)
-            else:
-                {"cost": cost, "search": search}[what](folder)
+            runs[what]()
     finally:
         shutil.rmtree(folder)
     return 0
