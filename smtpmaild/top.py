@@ -30,17 +30,19 @@ _TONES = {"good": "green", "bad": "red", "waits": "yellow"}
 @dataclass(frozen=True, slots=True)
 class Screen:
     """summary: of the desk (control/desk.py).  destinations: what waits where.  recent: (seconds since the epoch, tone,
-    text) of what happened last, the newest first; None where nothing is recorded."""
+    text) of what happened last, the newest first; None where nothing is recorded.  trouble: why the daemon cannot be
+    asked now; the rest is as it was then."""
 
     summary: Record
     destinations: Sequence[Record]
     recent: Sequence[tuple[float, str, str]] | None = None
+    trouble: str = ""
 
 
 def frame(screen: Screen, width: int, height: int) -> RenderableType:
     """The screen in so many columns and lines."""
     is_wide = width >= WIDE
-    parts: list[RenderableType] = [*_head(screen.summary, is_wide=is_wide)]
+    parts: list[RenderableType] = [*_head(screen.summary, screen.trouble, is_wide=is_wide)]
     room = max(3, height - _HEAD)
     tables = [
         ("SLOWEST DESTINATIONS", [*_destinations(screen, is_wide=is_wide)]),
@@ -59,7 +61,7 @@ def frame(screen: Screen, width: int, height: int) -> RenderableType:
 # The head
 
 
-def _head(summary: Record, *, is_wide: bool) -> Iterator[Text]:
+def _head(summary: Record, trouble: str, *, is_wide: bool) -> Iterator[Text]:
     now, numbers, rates = summary["now"], summary["numbers"], summary["rates"]
     up = f"up {_span(now - summary['started_at'])}"
     title = Text(no_wrap=True, overflow="ellipsis")
@@ -69,7 +71,10 @@ def _head(summary: Record, *, is_wide: bool) -> Iterator[Text]:
     if is_wide:
         title.append_text(_workers(summary))
     yield title
-    yield Text() if is_wide else _workers(summary)
+    if trouble:
+        yield Text(_clean(trouble), "bold red", no_wrap=True, overflow="ellipsis")
+    else:
+        yield Text() if is_wide else _workers(summary)
     open_now = sum(one["sessions"] for one in summary["listeners"])
     listeners = "  ".join(f"{_clean(one['name'])} {one['sessions']}" for one in summary["listeners"])
     yield _line("sessions", f"{open_now} open", rates, (("opened", "sessions_opened"),), f"  {listeners}" * is_wide)

@@ -142,6 +142,13 @@ def test_trouble_is_in_the_first_line(summary: dict[str, Any], text: str) -> Non
     assert drawn(Screen({**SUMMARY, **summary}, []))[0].endswith(text)
 
 
+@pytest.mark.parametrize("width", [80, 40])
+def test_daemon_that_does_not_answer_now(width: int) -> None:
+    whole, troubled = (drawn(Screen(SUMMARY, DESTINATIONS, RECENT, trouble), width) for trouble in ("", "no\x1banswer"))
+    assert troubled[1] == "no\\x1banswer"
+    assert [*troubled[:1], *troubled[2:]] == [*whole[:1], *whole[2:]]
+
+
 def test_hostile_text_is_text() -> None:
     hostile = "\x1b[2J[bold red]x[/]\u202e\n"
     lines = drawn(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import click
@@ -10,11 +13,15 @@ import click
 from smtpmaild.cli.steering import control_socket, fail, socket_options, troubles
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from smtpmaild.top import Screen
 
 EX_UNAVAILABLE = 69
 #: What is shown where nobody has a screen.
 _WIDTH, _HEIGHT = 80, 40
+#: Keys: enough, and look now.
+_END, _AT_ONCE = "q", " "
 _LAST_EVENTS = 20
 
 
@@ -26,7 +33,7 @@ def top(config: str, socket: str | None, every: str, once: bool) -> None:
     """Watch the running daemon.
 
     Sessions, rates, the slowest destinations, what is refused most. With `history` in the configuration also what
-    happened last. Ctrl-C ends it.
+    happened last. `q` or Ctrl-C ends it, the space bar has it look at once.
 
     Exit status: 0 it was shown, 69 none is running, 77 you may not ask.
     """
@@ -34,30 +41,63 @@ def top(config: str, socket: str | None, every: str, once: bool) -> None:
         from rich.console import Console
     except ImportError:
         _without_rich()
-    from smtpmaild.top import frame
-
     path, file = control_socket(config, socket), _history_of(config)
     seconds = _seconds(every)
     console = Console(highlight=False, emoji=False, markup=False)
-    if once or not console.is_terminal:
-        # Rich takes 80 columns where there is no terminal, or those of COLUMNS.
-        console.print(frame(_look(path, file), console.width, _HEIGHT if not console.is_terminal else console.height))
-        return
+    # FORCE_COLOR makes no terminal of a pipe, and on a dumb one nothing can be drawn twice.
+    is_screen = sys.stdout.isatty() and not console.is_dumb_terminal
+    if once or not is_screen:
+        _print_once(console, path, file, console.height if sys.stdout.isatty() else _HEIGHT)
+    else:
+        _draw(console, path, file, seconds)
+
+
+def _print_once(console: Console, path: str, history: str, height: int) -> None:
+    """Rich takes 80 columns where there is no terminal, or those of COLUMNS."""
+    from smtpmaild.top import frame
+
+    with troubles():
+        console.print(frame(_look(path, history), console.width, height))
+
+
+def _draw(console: Console, path: str, history: str, seconds: float) -> None:
+    """One screen after the other, until somebody has seen enough."""
     from rich.live import Live
 
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            live.update(frame(_look(path, file), console.width, console.height), refresh=True)
-            time.sleep(seconds)
+    from smtpmaild.cli.keys import RESIZED, keys_of_terminal
+    from smtpmaild.control.client import ControlError
+    from smtpmaild.top import frame
+
+    with troubles():
+        screen = _look(path, history)
+    with keys_of_terminal() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+        key = ""
+        while key != _END:
+            due = time.monotonic() + seconds
+            key = RESIZED
+            while key == RESIZED:
+                # Of the terminal, not of COLUMNS and LINES: those are what it was when the shell began.
+                console.size = _size()
+                live.update(frame(screen, console.width, console.height), refresh=True)
+                key = keys.wait(due, (_END, _AT_ONCE))
+            if key != _END:
+                try:
+                    screen = _look(path, history)
+                except ControlError as error:  # a restart, maybe; what was seen last stays
+                    screen = replace(screen, trouble=str(error))
+
+
+def _size() -> tuple[int, int]:
+    columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    return columns or _WIDTH, lines or _HEIGHT  # a serial line does not know
 
 
 def _look(path: str, history: str) -> Screen:
-    """How it is now."""
+    """How it is now. Raises ControlError."""
     from smtpmaild.control.client import answer, ask
     from smtpmaild.top import Screen
 
-    with troubles():
-        return Screen(answer(path, "status"), [*ask(path, "destinations")], _recent(history))
+    return Screen(answer(path, "status"), [*ask(path, "destinations")], _recent(history))
 
 
 def _recent(path: str) -> list[tuple[float, str, str]] | None:
