@@ -49,7 +49,8 @@ def frame(screen: Screen, width: int, height: int) -> RenderableType:
         ("MOST REFUSED", [*_refused(screen.summary)]),
         ("LAST", [*_recent(screen)]),
     ]
-    tables = [(title, rows) for title, rows in tables if rows]
+    # The last ones are left out where there is no room for their title, a line and the gap before them.
+    tables = [(title, rows) for title, rows in tables if rows][: max(1, room // 3)]
     for number, (title, rows) in enumerate(tables):
         share = max(1, room // (len(tables) - number) - 2)  # two lines for its head and the gap
         shown = rows[:share]
