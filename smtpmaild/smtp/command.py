@@ -19,6 +19,13 @@ _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f-\x9f]+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # sasl-mech = 1*20mech-char;  mech-char = upper-case letters, digits, "-" and "_" (RFC 4422 §3.1); case is forgiven
 _MECHANISM = re.compile(r"[A-Za-z0-9_-]{1,20}", re.ASCII)
+# What a client means for AUTH, whether we take it for that or not; and the mechanisms there are, for what stands in
+# their place may be the password.
+_LIKE_AUTH = re.compile(r"[^A-Za-z]*AUTH", re.IGNORECASE)
+_KNOWN_MECHANISM = re.compile(
+    r"ANONYMOUS|CRAM-MD5|DIGEST-MD5|EXTERNAL|GSSAPI|LOGIN|NTLM|OAUTHBEARER|PLAIN|XOAUTH2|(SCRAM|X)-[A-Z0-9-]{1,16}",
+    re.ASCII,
+)
 # bdat-cmd ::= "BDAT" SP chunk-size [ SP end-marker ];  chunk-size ::= 1*DIGIT;  end-marker ::= "LAST"  (RFC 3030 §2)
 _BDAT = re.compile(r"([0-9]{1,20})( +LAST)?", re.IGNORECASE | re.ASCII)
 
@@ -93,6 +100,14 @@ def parse_auth(argument: str) -> tuple[str, bytes | None] | Reply:
         return mechanism.upper(), None
     decoded = b"" if initial == "=" else decode_base64(initial)
     return reply.AUTH_NOT_BASE64 if decoded is None else (mechanism.upper(), decoded)
+
+
+def auth_without_secret(line: str) -> str | None:
+    """A line that may have a password in it, as it can be shown: "AUTH PLAIN", or "AUTH" alone; None for others."""
+    if _LIKE_AUTH.match(line) is None:
+        return None
+    mechanism = "".join(line.upper().split()[1:2])
+    return f"AUTH {mechanism}" if _KNOWN_MECHANISM.fullmatch(mechanism) else "AUTH"
 
 
 def decode_base64(text: str) -> bytes | None:

@@ -24,6 +24,7 @@ from smtpmaild.smtp.address import parse_forward_path, parse_reverse_path
 from smtpmaild.smtp.attributes import parse_xclient, parse_xforward
 from smtpmaild.smtp.command import (
     after_keyword,
+    auth_without_secret,
     decode_base64,
     decode_line,
     parse_auth,
@@ -315,10 +316,11 @@ class ServerSession:
 
     def _loggable_line(self) -> str:
         """The line without what may be a password: behind AUTH, or on lines of its own where that was refused."""
-        verb, _, argument = self._line.partition(" ")
-        if verb.upper() == "AUTH":
+        shown = auth_without_secret(self._line)
+        if shown is not None:
             self._may_be_secret = True
-            return f"AUTH {argument.partition(' ')[0]}"
+            return shown
+        verb = self._line.partition(" ")[0]
         if self._may_be_secret and verb.upper() not in self._dialect.verbs:
             return "(not shown behind AUTH)"
         return self._line

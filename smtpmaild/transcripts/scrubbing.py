@@ -13,18 +13,14 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
+from smtpmaild.smtp.command import auth_without_secret
+
 #: A transcript is cut off after so many characters.
 LONGEST = 256 * 1024
 _CRLF, _DOT, _END = b"\r\n", b".\r\n", b"\r\n.\r\n"
 _QUEUED_AS = re.compile(r"queued as [0-9A-Za-z]+")
 # Blanks around a command are dropped (smtp/command.py).
 _VERB = re.compile(rb" *([A-Za-z]{3,10})(?![^ \r\n])")
-# What a client means for a password, whether we take it for AUTH or not.
-_AUTH = re.compile(rb"[^A-Za-z]*AUTH", re.IGNORECASE)
-# RFC 4422 §3.1, and no more of it than there is: what stands there may be the password.
-_MECHANISM = re.compile(
-    r"ANONYMOUS|CRAM-MD5|DIGEST-MD5|EXTERNAL|GSSAPI|LOGIN|NTLM|OAUTHBEARER|PLAIN|XOAUTH2|(SCRAM|X)-[A-Z0-9-]{1,16}"
-)
 _VERBS = frozenset(
     b"HELO EHLO LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP STARTTLS AUTH XCLIENT XFORWARD ETRN".split()
 )
@@ -88,7 +84,7 @@ class Scrubber:
             return False
         self._input = rest
         match = _VERB.match(line)
-        verb = b"AUTH" if _AUTH.match(line) else match[1].upper() if match else b""
+        verb = b"AUTH" if auth_without_secret(line.decode("latin-1")) else match[1].upper() if match else b""
         self._due.append(verb)
         _COMMANDS.get(verb, Scrubber._other)(self, line + end)
         return True
@@ -123,9 +119,7 @@ class Scrubber:
             self._due.extend([b"BDAT"] * (self._recipients - 1))
 
     def _auth(self, line: bytes) -> None:
-        words = line.split()
-        mechanism = _text(words[1]).upper() if len(words) > 1 else ""
-        self._mechanism = mechanism if _MECHANISM.fullmatch(mechanism) else ""
+        self._mechanism = (auth_without_secret(line.decode("latin-1")) or "").removeprefix("AUTH").strip()
         self._may_be_secret, self._was_asked = True, False
         self._reading = _Reading.WAITING
 

@@ -303,6 +303,17 @@ def test_secrets_are_not_noted(options: ServerOptions, ending: str) -> None:
     assert "YWxpY2U=" not in noted
 
 
+@pytest.mark.parametrize("options", [OPTIONS, IN_CLEAR])
+@pytest.mark.parametrize(
+    "line", [f"AUTH {SECRET}", f" AUTH PLAIN {SECRET} x", f"AUTHPLAIN {SECRET}", f"auth:plain {SECRET}"]
+)
+def test_secrets_behind_a_mistyped_auth_are_not_noted(options: ServerOptions, line: str) -> None:
+    driver = Driver(options)
+    driver.feed(f"EHLO a\r\n{line}\r\n{SECRET}\r\n".encode())
+    assert len(driver.session.refusals) == 2
+    assert SECRET.upper() not in repr(driver.session.refusals).upper()
+
+
 @given(st.lists(st.binary(max_size=40), max_size=8), st.booleans())
 def test_nothing_in_an_exchange_raises(lines: list[bytes], asks: bool) -> None:
     driver = Driver(IN_CLEAR, answer=asking(*[b"?"] * (3 if asks else 0)))
