@@ -16,6 +16,7 @@ from smtpmaild.status.observed import Observer, as_json
 from smtpmaild.web.events import Broadcast
 
 LOOK_SECONDS = 2.0
+_DAY = 86400.0
 
 
 class Feed:
@@ -36,18 +37,20 @@ class Feed:
         self._messages = messages
         self._log = log
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._is_history_there = True
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to look."""
-        self._task = loop.create_task(self._look_for_ever(loop))
+        self._tasks.append(loop.create_task(self._look_for_ever(loop)))
+        if self._messages is not None and self._minutes.is_new:
+            self._tasks.append(loop.create_task(self._recall(self._messages)))
 
     async def stop(self) -> None:
         """Look no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._minutes.note(self._clock(), self._observer.metrics())
         self._minutes.save()
 
@@ -61,6 +64,15 @@ class Feed:
             due = max(due, loop.time())
             await asyncio.sleep(due - loop.time())
             self._observer.lag = max(0.0, loop.time() - due)
+
+    async def _recall(self, messages: Messages) -> None:
+        """The last day, of which a daemon that has just begun has counted nothing."""
+        try:
+            self._minutes.put_before(await messages.minutes(self._clock() - _DAY))
+        except OSError:
+            pass  # no history yet; why it cannot be read is told when a page asks
+        except Exception:  # a bug; the chart begins now
+            self._log.exception("status_failed")
 
     async def look(self) -> None:
         """Once."""

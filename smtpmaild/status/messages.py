@@ -15,6 +15,7 @@ from typing import Any
 from smtpmaild.history import Event
 from smtpmaild.history.lives import life_of
 from smtpmaild.history.reading import Reading
+from smtpmaild.status.recalling import recalled
 
 #: How many a page is given at most, and how long a text may be that is looked for.
 MOST = 200
@@ -48,6 +49,10 @@ class Messages:
     async def news(self) -> list[Row]:
         """The rows that came since the last call, the newest first; none at the first one. Raises OSError."""
         return await asyncio.to_thread(self._news)
+
+    async def minutes(self, since: float) -> list[list[int]]:
+        """What was counted in each minute since then; see Minutes.put_before(). Raises OSError."""
+        return await asyncio.to_thread(recalled, self._read, since)
 
     def _latest(self, text: str) -> list[Row]:
         with self._read() as reading:

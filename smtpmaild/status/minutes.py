@@ -3,12 +3,14 @@
 A row is the difference between what the counters were at the beginning of a minute and at its end. The counters add up
 all workers and never go down, so no row depends on who counted. The ring is written to memory that the supervisor has
 made (`Ledger`) whenever a minute is over: a reload, or the death of an attendant, costs nothing but the seconds since.
+After a restart the history knows what was before, if one is kept (recalling.py).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from smtpmaild.metrics import Metrics
@@ -17,7 +19,8 @@ from smtpmaild.metrics import Metrics
 COLUMNS = ("accepted", "refused", "deferred", "delivered", "failed", "sessions", "bytes")
 #: A day, and the minute that is not over.
 MOST_ROWS = 24 * 60 + 1
-_MINUTE = 60
+#: Seconds.
+MINUTE = 60
 
 
 class Keeper(Protocol):
@@ -36,10 +39,12 @@ class Minutes:
         #: [minute, values of COLUMNS ...], the oldest first; the last one is still growing.
         self.rows: list[list[int]] = kept.get("rows", [])
         self._begin: list[int] = kept.get("begin", [])
+        #: Nobody has counted before, since the daemon began.
+        self.is_new = not self.rows
 
     def note(self, now: float, metrics: Metrics) -> None:
         """What the counters say now."""
-        minute = int(now // _MINUTE)
+        minute = int(now // MINUTE)
         values = _values(metrics)
         if not self._begin:
             self._begin = values
@@ -51,6 +56,13 @@ class Minutes:
             del self.rows[:-MOST_ROWS]
             self.save()
         self._fill(values)
+
+    def put_before(self, rows: Sequence[list[int]]) -> None:
+        """What was counted before our first minute, by others. rows: the oldest first."""
+        first = self.rows[0][0] if self.rows else math.inf
+        self.rows[:0] = [row for row in rows if row[0] < first]
+        del self.rows[:-MOST_ROWS]
+        self.save()
 
     def save(self) -> None:
         """Keep it for who comes after us."""
