@@ -49,13 +49,13 @@ class Status:
         yield f"Reporting-MTA: {'dns' if '.' in self.hostname else 'x-local-hostname'}; {self.hostname}"
         if envelope_id := message.parameters.get("ENVID", ""):
             yield f"Original-Envelope-Id: {_one_line(decode_xtext(envelope_id))}"
-        yield f"X-Smtpmaild-Queue-ID: {message.queue_id}"
         yield f"Arrival-Date: {trace.date_text(message.received_at)}"
         if by := timing.deliver_by(message.parameters):  # RFC 2852 §5; it may have passed before the message came (§4)
             yield f"Deliver-By-Date: {trace.date_text(message.received_at + by.seconds)}"
         for word, kind in (("HOLDFOR", "for"), ("HOLDUNTIL", "until")):  # RFC 4865 §5.1.2
             if word in message.parameters:
                 yield f"Future-Release-Request: {kind};{_one_line(message.parameters[word])}"
+        yield f"X-Smtpmaild-Queue-ID: {message.queue_id}"
 
     def _of_recipient(self, told: Told) -> Iterator[str]:
         """RFC 3464 §2.3."""

@@ -237,6 +237,8 @@ def test_times_that_the_sender_set_are_told() -> None:
     assert groups[0]["Future-Release-Request"] == "for;30"
     _, groups, _ = parts(raw(message(parameters={"BY": "-60;N"}), told()))  # RFC 2852 §4: it was late before it came
     assert groups[0]["Deliver-By-Date"] == "Tue, 14 Nov 2023 22:12:20 +0000"
+    # RFC 2852 §5: the fields have their order; extensions come last (RFC 3464 §2.2).
+    assert groups[0].keys() == ["Reporting-MTA", "Arrival-Date", "Deliver-By-Date", "X-Smtpmaild-Queue-ID"]
 
 
 @pytest.mark.parametrize(
