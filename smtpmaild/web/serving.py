@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import uvicorn
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from smtpmaild.facts import Log
@@ -170,7 +171,9 @@ class _Server(uvicorn.Server):
 
 
 def _is_idle(connection: Any) -> bool:
-    return connection.cycle is None or connection.cycle.response_complete or connection.transport.is_closing()
+    cycle = connection.cycle
+    # more_body: of a request that has come as far as its head; ours are short.
+    return cycle is None or cycle.response_complete or cycle.more_body or connection.transport.is_closing()
 
 
 class _ToLog(logging.Handler):
@@ -182,6 +185,8 @@ class _ToLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         cause = record.getMessage().strip()
+        if record.exc_info and isinstance(record.exc_info[1], ClientDisconnect):
+            return  # in the middle of its request
         if record.exc_info and record.exc_info[1] is not None:
             try:
                 raise record.exc_info[1]

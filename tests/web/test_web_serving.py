@@ -162,6 +162,33 @@ def test_idle_clients_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(main())
 
 
+def test_clients_that_do_not_send_what_they_announced_are_cut_off_without_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def count(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(str(len(await request.body())))
+
+    app = Starlette(routes=[Route("/", count, methods=["POST"])])
+
+    async def main() -> None:
+        log = RecordingLog()
+        async with served(app, log=log) as server:
+            _, gone = await connect(server)
+            gone.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
+            await gone.drain()
+            await asyncio.sleep(0.05)
+            gone.close()
+            monkeypatch.setattr(serving, "_IDLE_SECONDS", -1.0)
+            reader, writer = await connect(server)
+            writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nabc")
+            async with asyncio.timeout(5):
+                assert await reader.read() == b""
+            writer.close()
+        assert log.named("web_request_failed") == []
+
+    asyncio.run(main())
+
+
 def test_end_waits_for_nobody() -> None:
     started = asyncio.Event()
 
