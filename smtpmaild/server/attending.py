@@ -174,8 +174,9 @@ class Attending:
         if child.line.fileno() in self._selector.get_map():
             self._selector.unregister(child.line)
 
-    def bury(self, pid: int, exit_code: int) -> None:
-        """A process has ended, maybe one of these."""
+    def bury(self, pid: int, exit_code: int, *, is_stopping: bool = False) -> None:
+        """A process has ended, maybe one of these. is_stopping: the daemon ends. Who sends SIGTERM to its whole process
+        group ends the attendant early, and wants no other."""
         child = next((one for one in self._children if one.pid == pid), None)
         if child is None or self._plan is None:
             return
@@ -183,7 +184,7 @@ class Attending:
         self._unregister(child)
         child.line.close()
         reason = f"exit status {exit_code}" if exit_code >= 0 else signal.Signals(-exit_code).name
-        if child.is_retiring:
+        if child.is_retiring or (is_stopping and exit_code == 0):
             self._plan.log.info("attendant_ended", attendant=pid, reason=reason)
             return
         now = time.monotonic()

@@ -354,7 +354,7 @@ class Supervisor:
                 return
             if not pid:
                 return
-            self._attending.bury(pid, os.waitstatus_to_exitcode(wait_status))
+            self._attending.bury(pid, os.waitstatus_to_exitcode(wait_status), is_stopping=self._stops > 0)
             for generation in [*self._generations]:
                 for place in generation.places:
                     if place.pid == pid:

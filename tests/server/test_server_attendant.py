@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import selectors
 import signal
@@ -181,6 +182,18 @@ def test_attendant_that_dies_is_replaced_later_and_later(
     died = log.named("attendant_died")
     assert [round(float(str(fact["restart_in"])), 1) for fact in died] == [0.1, 0.2, 0.4]
     assert died[0]["reason"] == "SIGKILL"
+
+
+def test_attendant_that_ends_with_the_daemon_is_not_replaced(
+    attendants: tuple[Attending, list[Mapping[str, Any]]],
+) -> None:
+    attending_, _ = attendants
+    log = Facts()
+    attending_.serve(plan_with_attendant(log), SocketTable(InheritedSockets({})))
+    attending_.bury(4242, 0, is_stopping=True)
+    assert (attending_.pids, attending_.start_at) == ([], math.inf)
+    assert [fact["reason"] for fact in log.named("attendant_ended")] == ["exit status 0"]
+    assert not log.named("attendant_died")
 
 
 def test_silent_attendant_is_killed(attendants: tuple[Attending, list[Mapping[str, Any]]]) -> None:
