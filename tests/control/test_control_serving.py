@@ -287,7 +287,7 @@ def test_client_that_goes_away_ends_what_it_asked_for(tmp_path: Path, monkeypatc
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
-        monkeypatch.setattr(serving, "_REQUEST_SECONDS", 0.05)
+        monkeypatch.setattr(serving, "_REQUEST_SECONDS", 0.5)
         monkeypatch.setattr(serving, "_CONNECTIONS", 2)
         async with serving_desk(tmp_path) as served:
             silent = [asyncio.create_task(served.say(b"", shut=False)) for _ in range(2)]
