@@ -157,6 +157,8 @@ class Attending:
             child.line.close()
 
     def _hear(self, child: _Child) -> None:
+        if child not in self._children:
+            return  # its death was reported in the same moment, and came first
         while True:
             try:
                 order = child.line.recv(_LARGEST_ORDER)

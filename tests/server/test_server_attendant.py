@@ -22,7 +22,7 @@ from house import PATIENCE, Facts, MemorySink, make_door, make_plan
 from smtpmaild.control.client import ControlError, answer, ask
 from smtpmaild.server import attending
 from smtpmaild.server.attendant import serve_attendant
-from smtpmaild.server.attending import Attending
+from smtpmaild.server.attending import Attending, _Child
 from smtpmaild.server.house import House, Post, Reload, State, state_news
 from smtpmaild.server.plan import AttendantPlan
 from smtpmaild.server.pulse import Pulse, pulse_sockets
@@ -297,3 +297,15 @@ def test_what_the_process_does(monkeypatch: pytest.MonkeyPatch, number: signal.S
     assert houses[0].numbers() == Sums(ledger).total == {"a": 4}
     assert good.steps == ["start", "stop"]
     assert log.named("attendant_incomplete") == [{"cause": "the port is taken"}]
+
+
+def test_last_words_of_an_attendant_that_is_buried() -> None:
+    """Its end of the line and its death are heard of in one moment: the supervisor must live on."""
+    with selectors.DefaultSelector() as selector:
+        attending = Attending(selector, -1, lambda: None, lambda _: None)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        child = _Child(99_999_999, ours, 0.0, 0.0)
+        theirs.close()
+        ours.close()
+        attending._hear(child)
+        assert attending.pids == []
