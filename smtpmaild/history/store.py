@@ -45,6 +45,10 @@ CREATE TABLE IF NOT EXISTS body (first INTEGER PRIMARY KEY, events BLOB NOT NULL
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+_USED = (
+    "SELECT page_count, freelist_count, page_size, (SELECT ends FROM chunk ORDER BY first LIMIT 1) "
+    "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -117,10 +121,16 @@ class Store:
         ]
         with _transaction(connection):
             first = _next_number(connection)
+            heads: list[object] = []
+            bodies: list[object] = []
             for count, begins, ends, keys, text in chunks:
-                connection.execute("INSERT INTO chunk VALUES (?, ?, ?, ?, ?)", (first, count, begins, ends, keys))
-                connection.execute("INSERT INTO body VALUES (?, ?)", (first, text))
+                heads += (first, count, begins, ends, keys)
+                bodies += (first, text)
                 first += count
+            # All rows in one statement: after each the interpreter has to be waited for, and while we wait the event
+            # loop, which lets go of it again and again, wakes us every time: 25,000 times a second at full load.
+            _insert(connection, "chunk VALUES ", "(?, ?, ?, ?, ?)", heads)
+            _insert(connection, "body VALUES ", "(?, ?)", bodies)
         self._small += sum(count < CHUNK_EVENTS // 2 for count, *_ in chunks)
         if self._small >= SMALL_CHUNKS:
             self._small = 0
@@ -131,9 +141,10 @@ class Store:
     def _keep_to_limits(self, connection: sqlite3.Connection, now: float) -> None:
         before = now - self._settings.keep
         for _ in range(MOST_DELETIONS):
-            if _used(connection) > self._settings.size:
+            used, oldest_end = _used(connection)
+            if used > self._settings.size:
                 ends = now
-            elif (_oldest_end(connection) or now) < before:
+            elif (oldest_end or now) < before:
                 ends = before
             else:
                 return
@@ -143,25 +154,24 @@ class Store:
                 connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
 
 
+def _insert(connection: sqlite3.Connection, where: str, row: str, values: list[object]) -> None:
+    rows = [row] * (len(values) // row.count("?"))
+    connection.execute(f"INSERT INTO {where}{', '.join(rows)}", values)
+
+
 def _next_number(connection: sqlite3.Connection) -> int:
     last = connection.execute("SELECT first + count FROM chunk ORDER BY first DESC LIMIT 1").fetchone()
     return int(last[0]) if last else 1
 
 
-def _used(connection: sqlite3.Connection) -> int:
-    pages, free, size = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
-    )
-    return int((pages - free) * size)
+def _used(connection: sqlite3.Connection) -> tuple[int, float | None]:
+    """Bytes in use, and when the oldest chunk ends; None without one."""
+    pages, free, size, oldest_end = connection.execute(_USED).fetchone()
+    return (pages - free) * size, oldest_end
 
 
 def _count(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM chunk").fetchone()[0])
-
-
-def _oldest_end(connection: sqlite3.Connection) -> float | None:
-    oldest = connection.execute("SELECT ends FROM chunk ORDER BY first LIMIT 1").fetchone()
-    return float(oldest[0]) if oldest else None
 
 
 def _delete_oldest(connection: sqlite3.Connection, before: float) -> None:
