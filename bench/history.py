@@ -20,15 +20,16 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from accounting import cpu_seconds
-from load import HOST, Shape, send
+from load import HOST, Shape
 from servers import MAILDIR, Server, always, free_port, smtpmaild, started
+from turns import show, take_turns
 
 from smtpmaild.content import Content
 from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule, Session, Transaction
 from smtpmaild.history import Settings
-from smtpmaild.history.events import Row, events_of, keys_of, row_of, text_of
+from smtpmaild.history.events import CHUNK_EVENTS, Chunk, Told, chunk_of
 from smtpmaild.history.reading import Reading
 from smtpmaild.history.recorder import History, Recorder
 from smtpmaild.history.store import Store
@@ -44,6 +45,10 @@ HEADER = (
     + b"X-Spam-Status: No, score=-1.9 required=5.0 tests=BAYES_00,DKIM_SIGNED,DKIM_VALID autolearn=ham\r\n" * 8
     + b"Message-ID: <20261122203104.abcdef@client.example.net>\r\nSubject: A subject of usual length\r\n\r\n"
 )
+
+
+#: Seconds after which the thread has written what was told.
+WRITTEN_AFTER = 0.7
 
 
 class Silent:
@@ -93,22 +98,27 @@ def told_of(log: object, count: int, *, is_recorded: bool) -> float:
     return time.thread_time() - began
 
 
-class Rows(Silent):
+class Keeping(Silent):
     """A log that keeps what a history would."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.told: list[Told] = []
 
     def info(self, event: str, **facts: object) -> object:
         trace = facts.pop("trace", None)
-        self.rows.append(row_of(time.time(), event, facts, trace))
+        self.told.append((time.time(), event, facts, trace))
         return None
 
 
-def kept(count: int) -> list[Row]:
-    log = Rows()
+def kept(count: int) -> list[Told]:
+    log = Keeping()
     told_of(log, count, is_recorded=True)
-    return log.rows
+    return log.told
+
+
+def chunks_of(told: list[Told]) -> list[Chunk]:
+    made = [chunk_of(told[at : at + CHUNK_EVENTS])[0] for at in range(0, len(told), CHUNK_EVENTS)]
+    return [chunk for chunk in made if chunk is not None]
 
 
 def cost(folder: Path, count: int = 20_000) -> None:
@@ -125,17 +135,14 @@ def cost(folder: Path, count: int = 20_000) -> None:
         asyncio.run(history.stop())
     off, on = 10 * min(runs_off), 10 * min(runs_on)
     told = kept(count)
-    parts: dict[str, Callable[[], object]] = {
-        "encode": lambda: [text_of(told[at : at + 256]) for at in range(0, len(told), 256)],
-        "keys": lambda: [keys_of(told[at : at + 256]) for at in range(0, len(told), 256)],
-    }
-    store = Store(Settings(str(folder / "cost.sqlite"), 1e9, 10**9), print)
+    parts: dict[str, Callable[[], object]] = {"of it chunks": lambda: chunks_of(told)}
+    store, chunks = Store(Settings(str(folder / "cost.sqlite"), 1e9, 10**9), print), chunks_of(told)
 
-    def whole() -> None:
-        for at in range(0, len(told), 4000):
-            store.append(told[at : at + 4000])
+    def write() -> None:
+        for at in range(0, len(chunks), 64):
+            store.append(chunks[at : at + 64])
 
-    parts["whole thread"] = whole
+    parts["thread"] = write
     print(f"in the loop   {microseconds(on - off)} (journal without history: {microseconds(off).strip()})")
     for name, part in parts.items():
         runs = []
@@ -151,8 +158,8 @@ def search(folder: Path, count: int = 100_000) -> None:
     path = str(folder / "search.sqlite")
     store, told = Store(Settings(path, 1e9, 10**9), print), kept(count)
     for at in range(0, len(told), 500):
-        store.append(told[at : at + 500])
-    (wanted,) = [event.facts for event in events_of(text_of(told[2 * (count // 3) :][:1]), 0)]  # a message, its session
+        store.append(chunks_of(told[at : at + 500]))
+    wanted: Any = told[2 * (count // 3)][2]  # a message; its session follows
     with Reading(path) as reading:
         questions: dict[str, Callable[[], object]] = {
             "by queue id": lambda: [*reading.named(wanted["queue_id"])],
@@ -193,13 +200,8 @@ def watch(port: int, stopping: threading.Event) -> None:
                 urllib.request.urlopen(f"http://{HOST}:{port}/metrics", timeout=30).read()
 
 
-def best(values: list[float], sign: int) -> float:
-    """The median of the best quarter. Whoever else is at work on the machine only makes it slower."""
-    return statistics.median(sorted(values, key=lambda value: sign * value)[: max(1, len(values) // 4)])
-
-
 def load(folder: Path, rounds: int, messages: int, store: str) -> None:
-    """All servers are there all the time, each in its turn, for half a second."""
+    """All servers are there all the time."""
     page = free_port()
     history = "history: {path: history.sqlite}\n"
     status = f"status: {{listen: '{HOST}:{page}'}}\n"
@@ -213,25 +215,8 @@ def load(folder: Path, rounds: int, messages: int, store: str) -> None:
         watcher = threading.Thread(target=watch, args=(page, stopping), daemon=True)
         watcher.start()
         for title, shape in shapes.items():
-            rates: dict[str, list[float]] = {name: [] for name in kinds}
-            costs: dict[str, list[float]] = {name: [] for name in kinds}
-            for turn in range(rounds + 1):  # the first one warms up
-                for name in [*kinds][:: 1 if turn % 2 else -1]:
-                    one = running[name]
-                    before = cpu_seconds(one.pid)
-                    seconds = send(one.port, shape, messages)
-                    time.sleep(0.7)  # the thread writes
-                    if turn:
-                        rates[name].append(messages / seconds)
-                        costs[name].append((cpu_seconds(one.pid) - before) / messages * 1e6)
             print(title)
-            usual_rate, usual_cost = best(rates["off"], -1), best(costs["off"], 1)
-            for name in kinds:
-                rate, each = best(rates[name], -1), best(costs[name], 1)
-                print(
-                    f"  {name:8} {rate:8,.0f} messages/s ({rate / usual_rate:.3f}) "
-                    f"{each:6.1f} us CPU a message ({each - usual_cost:+.1f})"
-                )
+            show(take_turns(running, shape, rounds, messages, WRITTEN_AFTER))
         stopping.set()
         watcher.join(10)
 
@@ -239,8 +224,8 @@ def load(folder: Path, rounds: int, messages: int, store: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="cost|search|load")
-    parser.add_argument("--rounds", type=int, default=24)
-    parser.add_argument("--messages", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=48)
+    parser.add_argument("--messages", type=int, default=1_000)
     parser.add_argument("--store", default=MAILDIR, help="of deliver_to, for load")
     wanted = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="history-"))

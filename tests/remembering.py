@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from smtpmaild.history import Settings
-from smtpmaild.history.events import Row, row_of
+from smtpmaild.history.events import CHUNK_EVENTS, Chunk, chunk_of
+from smtpmaild.history.events import Told as Told  # for those who make events of their own
 from smtpmaild.history.store import Store
-
-#: What row_of() takes.
-Told = tuple[float, str, Mapping[str, Any], Any]
 
 NOW = 1_790_000_000.0
 PEER = "192.0.2.1:4000"
@@ -119,14 +117,17 @@ def settings_in(directory: Path, keep: float = 1e9, size: int = 10**9) -> Settin
     return Settings(path_in(directory), keep, size)
 
 
-def rows(told: Iterable[Told]) -> list[Row]:
-    """As the store wants them."""
-    return [row_of(*one) for one in told]
+def chunk(*told: Told) -> Chunk:
+    """These events, kept together."""
+    kept, mistakes = chunk_of(told)
+    assert kept is not None
+    assert mistakes == []
+    return kept
 
 
-def append(store: Store, told: Iterable[Told]) -> None:
+def append(store: Store, told: Sequence[Told]) -> None:
     """As the Recorder's thread does."""
-    store.append(rows(told))
+    store.append([chunk(*told[at : at + CHUNK_EVENTS]) for at in range(0, len(told), CHUNK_EVENTS)])
 
 
 def write(directory: Path, *batches: list[Told]) -> str:

@@ -11,16 +11,17 @@ import re
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 from zlib import crc32
 
 from pydantic_core import to_json
 
 from smtpmaild.history import Event
 
-#: Of the form of what rows() writes and keys_of() finds. A file of another version is begun anew.
+#: Of the form of what chunk_of() writes. A file of another version is begun anew.
 VERSION = 1
 
 _MESSAGE = (
@@ -80,41 +81,80 @@ KEPT: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _IN_TRACE = frozenset(("recipients", "rules"))
 #: Facts that cannot be written down: a traceback is for the log.
 _FOR_THE_LOG = frozenset(("exc_info", "exception"))
+#: Facts that name somebody or something, in any event.
+_NAMING = ("session_id", "queue_id", "about", "recipient", "reverse_path", "user", "sender")
 MESSAGES = frozenset(("message_accepted", "message_deferred", "message_refused"))
 ATTEMPTS = frozenset(("delivered", "deferred", "bounced", "expired"))
 
-#: An event as it is kept: when, its text, the client's address and port if it has one, and the names it is found by.
-Row = tuple[float, bytes, str | None, tuple[str | None, ...]]
+#: Events of a chunk: what is parsed to find one of them, and what becomes text at once, 0.5 ms of the event loop.
+CHUNK_EVENTS = 64
+
+#: An event as it is told: seconds since the epoch, one of KEPT, its facts, and what journal.py tells for us alone.
+Told = tuple[float, str, Mapping[str, Any], Any]
 
 
 def _getter(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
     return itemgetter(*names) if names else lambda _: ()
 
 
-_GETTERS = {event: _getter(names) for event, names in KEPT.items()}
-#: Event -> how many facts it has where it has no others, and which those are; with a trace, and without one.
-_ALONE = {event: (len(names), frozenset(names) | _FOR_THE_LOG) for event, names in KEPT.items()}
-_TRACED = {
-    event: (usual + len(_IN_TRACE), said | _IN_TRACE) if event in MESSAGES else (usual, said)
-    for event, (usual, said) in _ALONE.items()
-}
+def _names_of_message(facts: Mapping[str, Any], trace: Any) -> tuple[str | None, ...]:
+    named = (facts["session_id"], facts["queue_id"], facts["reverse_path"], facts.get("user"))
+    return named if trace is None else (*named, trace[1], *[one[0] for one in trace[0]])
 
 
-def row_of(at: float, name: str, facts: Mapping[str, Any], trace: Any) -> Row:
-    """The event as a row. at: seconds since the epoch.  name: one of KEPT.  trace: what journal.py told for us alone.
+def _names_of_session(facts: Mapping[str, Any], _: Any) -> tuple[str | None, ...]:
+    named = (facts["session_id"], facts.get("user"))
+    return (*named, *_refused(facts)) if facts.get("refusals") else named
 
-    Other facts than JSON knows become text. Raises TypeError or ValueError for what has none.
+
+def _names_of_others(facts: Mapping[str, Any], _: Any) -> tuple[str | None, ...]:
+    return (*map(facts.get, _NAMING), *_refused(facts))
+
+
+def _refused(facts: Mapping[str, Any]) -> Iterator[str | None]:
+    for one in facts.get("refusals") or ():
+        yield one["argument"]
+        yield one.get("reverse_path")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """How a row is made of an event's facts, worked out once: two of them are made for every message.
+
+    usual, said: how many facts it has where it has no others, and which those are; with_trace: the same with a trace.
     """
+
+    values: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    names: Callable[[Mapping[str, Any], Any], tuple[str | None, ...]]
+    usual: int
+    said: frozenset[str]
+    usual_with_trace: int
+    said_with_trace: frozenset[str]
+
+
+def _plan(event: str, names: Sequence[str]) -> _Plan:
+    usual, said = len(names), frozenset(names) | _FOR_THE_LOG
+    if event in MESSAGES:
+        more, says = usual + len(_IN_TRACE), said | _IN_TRACE
+        return _Plan(_getter(names), _names_of_message, usual, said, more, says)
+    of = _names_of_session if event == "session_closed" else _names_of_others
+    return _Plan(_getter(names), of, usual, said, usual, said)
+
+
+_PLANS = {event: _plan(event, names) for event, names in KEPT.items()}
+
+
+def _text_of(at: float, name: str, facts: Mapping[str, Any], trace: Any, plan: _Plan) -> bytes:
     # [milliseconds, name, trace, facts..., rest]. A whole number: shortest texts of floats cost 0.4 us each.
     try:
-        values = _GETTERS[name](facts)
+        values = plan.values(facts)
     except KeyError:  # who tells it has learnt to leave something out
         values = tuple(map(facts.get, KEPT[name]))
-    row = [int(at * 1000), name, trace, *values]
-    usual, said = (_ALONE if trace is None else _TRACED)[name]
-    if len(facts) > usual:
-        row.append({key: value for key, value in facts.items() if key not in said})
-    return at, _encoded(row), facts.get("peer"), _names(name, facts, trace)
+    if len(facts) == (plan.usual if trace is None else plan.usual_with_trace):
+        return _encoded((int(at * 1000), name, trace, *values))
+    said = plan.said if trace is None else plan.said_with_trace
+    rest = {key: value for key, value in facts.items() if key not in said}
+    return _encoded((int(at * 1000), name, trace, *values, rest))
 
 
 def _encoded(value: Any) -> bytes:
@@ -124,21 +164,46 @@ def _encoded(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":"), default=str).encode("ascii")
 
 
-def _names(name: str, facts: Mapping[str, Any], trace: Any) -> tuple[str | None, ...]:
-    get = facts.get
-    if name in MESSAGES:
-        named = (facts["session_id"], facts["queue_id"], facts["reverse_path"], get("user"))
-        return named if trace is None else (*named, trace[1], *[one[0] for one in trace[0]])
-    refusals = get("refusals")
-    if not refusals:
-        return tuple(map(get, _NAMING))
-    refused = [name for one in refusals for name in (one["argument"], one.get("reverse_path"))]
-    return (*map(get, _NAMING), *refused)
+class Chunk(NamedTuple):
+    """Events that are kept together: a row of the file (store.py).
+
+    events: how many.  begins, ends: moments of the first and the last.  keys: four bytes for each name in them, each
+    once: what Reading.named() finds them by.  text: JSON values with commas between them.
+    """
+
+    events: int
+    begins: float
+    ends: float
+    keys: bytes
+    text: bytes
 
 
-def text_of(rows: Iterable[Row]) -> bytes:
-    """The events as they are kept together: JSON values with commas between them."""
-    return b",".join([text for _, text, _, _ in rows])
+def chunk_of(told: Sequence[Told]) -> tuple[Chunk | None, Sequence[Exception]]:
+    """These events, kept together; None where there are none. And why others of them cannot be kept: a mistake of ours.
+
+    Other facts than JSON knows become text.
+    """
+    texts: list[bytes] = []
+    names: set[str | None] = set()
+    peers: set[str] = set()
+    mistakes: list[Exception] = []
+    for at, name, facts, trace in told:
+        plan = _PLANS[name]
+        try:
+            text, named = _text_of(at, name, facts, trace, plan), plan.names(facts, trace)
+        except Exception as error:
+            mistakes.append(error)
+            continue
+        texts.append(text)
+        names.update(named)
+        peers.add(str(facts.get("peer") or ""))
+    if not texts:
+        return None, mistakes
+    # All at once: one by one they cost twice as much. No name has a line feed; one that had would not be found.
+    names.update(host_of("\n".join(peers)).split("\n"))
+    lowered = "\n".join(map(str, filter(None, names))).lower().encode("utf-8", "replace")
+    keys = array("I", map(crc32, lowered.split(b"\n"))).tobytes()
+    return Chunk(len(texts), told[0][0], told[-1][0], keys, b",".join(texts)), mistakes
 
 
 def events_of(text: bytes, first: int) -> Iterator[Event]:
@@ -211,27 +276,12 @@ _UNPACK: Mapping[str, Callable[[Any], dict[str, Any]]] = {
 
 # Keys: what an event is found by.
 
-#: Facts that name somebody or something, in any event.
-_NAMING = ("session_id", "queue_id", "about", "recipient", "reverse_path", "user", "sender")
-_PORT = re.compile(r":\d+\Z", re.ASCII)
+_PORT = re.compile(r":\d+$", re.ASCII | re.MULTILINE)
 
 
 def host_of(peer: str) -> str:
-    """The address in "192.0.2.1:4000" or "[2001:db8::1]:4000"."""
-    return _PORT.sub("", peer).strip("[]")
-
-
-def keys_of(rows: Iterable[Row]) -> bytes:
-    """Four bytes for each name in these events, each once: what Reading.named() finds them by."""
-    names: set[str | None] = set()
-    peers: set[str | None] = set()
-    for _, _, peer, named in rows:
-        peers.add(peer)
-        names.update(named)
-    names.update(host_of(peer) for peer in peers if peer)
-    # All at once: one by one they cost twice as much. No name has a line feed; one that had would not be found.
-    lowered = "\n".join(filter(None, names)).lower().encode("utf-8", "replace")
-    return array("I", map(crc32, lowered.split(b"\n"))).tobytes()
+    """The address in "192.0.2.1:4000" or "[2001:db8::1]:4000"; of several lines in each."""
+    return _PORT.sub("", peer).replace("[", "").replace("]", "")
 
 
 def key_of(name: str) -> bytes:
@@ -240,7 +290,7 @@ def key_of(name: str) -> bytes:
 
 
 def names_of(event: Event) -> set[str]:
-    """The names by which this event is found, in lower case: those whose keys keys_of() made."""
+    """The names by which this event is found, in lower case: those whose keys chunk_of() made."""
     facts = event.facts
     names: set[Any] = {facts.get(key) for key in _NAMING}
     names |= {host_of(facts.get("peer") or ""), facts.get("message_id"), *facts.get("recipients", ())}

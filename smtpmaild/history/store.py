@@ -6,10 +6,10 @@
 |       | name in them (events.py). A look-up reads all keys, 2.4 MB for 100,000 messages, and no index is kept   |
 | body  | the events of a chunk, as text                                                                          |
 
-So a batch of a thousand messages is two inserts, where an index would want six thousand. Events are numbered in the
-order of their commits, which makes the number a cursor for whoever follows. Small chunks are merged when there are
-many of them; numbers stay. It is a memory, not mail: nothing is synced, and a file that a power cut has broken is put
-aside and begun anew.
+So a batch of a thousand messages is one statement with a few rows, where an index would want six thousand. Events are
+numbered in the order of their commits, which makes the number a cursor for whoever follows. Small chunks are merged
+when there are many of them; numbers stay. It is a memory, not mail: nothing is synced, and a file that a power cut has
+broken is put aside and begun anew.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from smtpmaild.history import Settings
-from smtpmaild.history.events import VERSION, Row, keys_of, text_of
+from smtpmaild.history.events import CHUNK_EVENTS, VERSION, Chunk
 
-#: Events of a chunk: what is parsed to find one of them, 0.5 ms.
-CHUNK_EVENTS = 256
 #: With so many small chunks of our own they are merged, up to this many bytes.
 SMALL_CHUNKS = 32
 MERGED_BYTES = 64 * 1024
 #: Chunks that are deleted at a time, and how often in one go: the oldest first.
 DELETED_AT_ONCE = 16
 MOST_DELETIONS = 8
+#: Age and size are looked at so often: after seconds, and after a part of the size.
+LOOK_SECONDS = 10.0
+LOOK_PART = 64
 #: How long a writer waits for another process. Each holds the file for a millisecond.
 PATIENCE = 5.0
 
@@ -45,6 +47,21 @@ CREATE TABLE IF NOT EXISTS body (first INTEGER PRIMARY KEY, events BLOB NOT NULL
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+#: A batch is one statement, which is its own transaction: after each call of SQLite the thread has to wait for the
+#: interpreter, and while it waits the event loop, which lets go of it again and again, wakes it every time. With 30
+#: calls a batch that was 25,000 times a second at full load. Of each connection, for the file knows nothing of it.
+_INCOMING = """
+PRAGMA temp_store = MEMORY;
+CREATE TEMP VIEW incoming AS SELECT count, begins, ends, keys, events FROM chunk JOIN body USING (first);
+CREATE TEMP TRIGGER number_chunk INSTEAD OF INSERT ON incoming BEGIN
+    INSERT INTO chunk VALUES (
+        ifnull((SELECT first + count FROM chunk ORDER BY first DESC LIMIT 1), 1),
+        new.count, new.begins, new.ends, new.keys
+    );
+    INSERT INTO body VALUES (last_insert_rowid(), new.events);
+END;
+"""
+_INSERT = "INSERT INTO incoming VALUES "
 _USED = (
     "SELECT page_count, freelist_count, page_size, (SELECT ends FROM chunk ORDER BY first LIMIT 1) "
     "FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
@@ -62,6 +79,7 @@ class Store:
         self._patience = patience
         self._connection: sqlite3.Connection | None = None
         self._small = 0
+        self._looked_at, self._bytes_since = 0.0, 0
 
     def close(self) -> None:
         """Let go of the file."""
@@ -69,16 +87,16 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, chunks: Sequence[Chunk]) -> None:
         """Write these events, all or none of them; then keep to age and size, in small steps."""
         try:
-            self._append(self._connected(), rows)
+            self._append(self._connected(), chunks)
         except sqlite3.DatabaseError as error:
             self.close()
             if error.sqlite_errorcode & 0xFF not in _BROKEN:
                 raise
             self._put_aside(str(error))
-            self._append(self._connected(), rows)
+            self._append(self._connected(), chunks)
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -100,6 +118,7 @@ class Store:
             connection.execute("PRAGMA wal_autocheckpoint = 512")
             if version == 0:
                 connection.executescript(_SCHEMA)
+            connection.executescript(_INCOMING)
         except BaseException:
             connection.close()
             raise
@@ -113,30 +132,18 @@ class Store:
                 os.unlink(path + suffix)
         self._tell(why)
 
-    def _append(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        # Made before the transaction: other processes wait for that.
-        chunks = [
-            (len(part), part[0][0], part[-1][0], keys_of(part), text_of(part))
-            for part in (rows[start : start + CHUNK_EVENTS] for start in range(0, len(rows), CHUNK_EVENTS))
-        ]
-        with _transaction(connection):
-            first = _next_number(connection)
-            heads: list[object] = []
-            bodies: list[object] = []
-            for count, begins, ends, keys, text in chunks:
-                heads += (first, count, begins, ends, keys)
-                bodies += (first, text)
-                first += count
-            # All rows in one statement: after each the interpreter has to be waited for, and while we wait the event
-            # loop, which lets go of it again and again, wakes us every time: 25,000 times a second at full load.
-            _insert(connection, "chunk VALUES ", "(?, ?, ?, ?, ?)", heads)
-            _insert(connection, "body VALUES ", "(?, ?)", bodies)
-        self._small += sum(count < CHUNK_EVENTS // 2 for count, *_ in chunks)
+    def _append(self, connection: sqlite3.Connection, chunks: Sequence[Chunk]) -> None:
+        connection.execute(_INSERT + ", ".join(["(?, ?, ?, ?, ?)"] * len(chunks)), [*chain.from_iterable(chunks)])
+        self._small += sum(chunk.events < CHUNK_EVENTS // 2 for chunk in chunks)
         if self._small >= SMALL_CHUNKS:
             self._small = 0
             with _transaction(connection):
                 _merge(connection)
-        self._keep_to_limits(connection, rows[-1][0])
+        now = chunks[-1].ends
+        self._bytes_since += sum(len(chunk.text) for chunk in chunks)
+        if self._bytes_since > self._settings.size // LOOK_PART or abs(now - self._looked_at) > LOOK_SECONDS:
+            self._looked_at, self._bytes_since = now, 0
+            self._keep_to_limits(connection, now)
 
     def _keep_to_limits(self, connection: sqlite3.Connection, now: float) -> None:
         before = now - self._settings.keep
@@ -152,16 +159,6 @@ class Store:
                 _delete_oldest(connection, ends)
             if connection.execute("PRAGMA freelist_count").fetchone()[0] > 4 * _count(connection):
                 connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
-
-
-def _insert(connection: sqlite3.Connection, where: str, row: str, values: list[object]) -> None:
-    rows = [row] * (len(values) // row.count("?"))
-    connection.execute(f"INSERT INTO {where}{', '.join(rows)}", values)
-
-
-def _next_number(connection: sqlite3.Connection) -> int:
-    last = connection.execute("SELECT first + count FROM chunk ORDER BY first DESC LIMIT 1").fetchone()
-    return int(last[0]) if last else 1
 
 
 def _used(connection: sqlite3.Connection) -> tuple[int, float | None]:
@@ -199,7 +196,7 @@ def _merge(connection: sqlite3.Connection) -> None:
     keys = b"".join(sorted({keys[at : at + 4] for *_, keys, _ in run for at in range(0, len(keys), 4)}))
     values = (sum(row[1] for row in run), min(row[2] for row in run), max(row[3] for row in run), keys, first)
     connection.execute("UPDATE chunk SET count = ?, begins = ?, ends = ?, keys = ? WHERE first = ?", values)
-    connection.execute("UPDATE body SET events = ? WHERE first = ?", (b",".join(row[5] for row in run), first))
+    connection.execute("UPDATE body SET events = ? WHERE first = ?", (b",".join([row[5] for row in run]), first))
     merged = [(row[0],) for row in run[1:]]
     connection.executemany("DELETE FROM chunk WHERE first = ?", merged)
     connection.executemany("DELETE FROM body WHERE first = ?", merged)

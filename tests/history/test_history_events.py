@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 
 import pytest
-from remembering import NOW, Told, attempt, id_of, message, refusal, rows, session
+from remembering import NOW, Told, attempt, chunk, id_of, message, refusal, session
 
 from smtpmaild.history import Event
 from smtpmaild.history.events import (
@@ -15,18 +15,16 @@ from smtpmaild.history.events import (
     events_with,
     host_of,
     key_of,
-    keys_of,
     mentions,
     names_of,
     needle_of,
-    text_of,
 )
 
 HOSTILE = 'x\n"},<script>\x1b[2J\u202e\U0001f480\udcff'
 
 
 def back(*told: Told) -> list[Event]:
-    return [*events_of(text_of(rows(told)), 7)]
+    return [*events_of(chunk(*told).text, 7)]
 
 
 def test_message_comes_back_with_its_trace() -> None:
@@ -68,7 +66,7 @@ def test_every_event_comes_back(name: str) -> None:
 
 
 def test_usual_event_has_no_rest() -> None:
-    row = json.loads(text_of(rows([attempt(id_of(1))])))
+    row = json.loads(chunk(attempt(id_of(1))).text)
     assert row[-1] == 1.5  # its age
 
 
@@ -90,7 +88,7 @@ def test_what_is_no_json_becomes_text() -> None:
 
 
 def test_hostile_text_stays_one_value() -> None:
-    text = text_of(rows([message(id_of(1), subject=HOSTILE), session(id_of(0))]))
+    text = chunk(message(id_of(1), subject=HOSTILE), session(id_of(0))).text
     assert b"\n" not in text
     first, second = events_of(text, 1)
     assert first.facts["subject"] == HOSTILE
@@ -120,7 +118,7 @@ NAMED: Mapping[str, tuple[Told, set[str]]] = {
 def test_every_name_has_its_key(which: str) -> None:
     told, names = NAMED[which]
     assert names_of(back(told)[0]) == names
-    keys = keys_of(rows([told]))
+    keys = chunk(told).keys
     assert {keys[at : at + 4] for at in range(0, len(keys), 4)} >= {key_of(name) for name in names}
     assert len(keys) == 4 * max(1, len(names))
 
@@ -140,7 +138,7 @@ def test_text_is_found(text: str) -> None:
     told = message(id_of(1), subject='Hello "quoted" Grüße\u202e')
     (event,) = back(told)
     assert mentions(event, text.lower())
-    assert needle_of(text) in text_of(rows([told])).lower()
+    assert needle_of(text) in chunk(told).text.lower()
 
 
 def test_other_text_is_not_found() -> None:
@@ -173,7 +171,7 @@ def test_events_with_a_text_are_found_without_reading_the_others(text: str, numb
         (1795384415.0, "message_accepted", message(trap), None),
         (1795384416.0, "session_closed", refusals, [[[1795384414371, "660E"]]]),
     ]
-    body = text_of(rows(told))
+    body = chunk(*told).text
     found = [*events_with(body, needle_of(text), 5)]
     assert [event.number for event in found] == numbers
     assert all(event in [*events_of(body, 5)] for event in found)

@@ -14,6 +14,7 @@ from receiving import RecordingLog
 from remembering import NOW, id_of, message, path_in, settings_in
 
 from smtpmaild.history import recorder as module
+from smtpmaild.history.events import CHUNK_EVENTS
 from smtpmaild.history.reading import Reading
 from smtpmaild.history.recorder import History, Recorder
 
@@ -147,13 +148,10 @@ def test_no_more_wait_than_there_is_room_for(
 ) -> None:
     monkeypatch.setattr(module, "WAITING", 1500)
     recorder = Recorder(log, history)
-    _, name, facts, trace = message(id_of(1))
-    trace = ([trace[0][0]] * 10, *trace[1:])  # 1,200 bytes
-
-    run(history, lambda: [recorder.info(name, **facts, trace=trace) for _ in range(5)])
-    assert numbers(tmp_path) == [name] * 2
-    assert log.only("history_events_dropped") == {"events": 3}
-    assert len(log.named(name)) == 5
+    run(history, lambda: [recorder.info("reloaded", number=number) for number in range(3 * CHUNK_EVENTS)])
+    assert numbers(tmp_path) == ["reloaded"] * CHUNK_EVENTS
+    assert log.only("history_events_dropped") == {"events": 2 * CHUNK_EVENTS}
+    assert len(log.named("reloaded")) == 3 * CHUNK_EVENTS
 
 
 class Mute:
@@ -164,9 +162,39 @@ class Mute:
 def test_mistake_of_ours_loses_an_event_and_no_more(history: History, log: RecordingLog, tmp_path: Path) -> None:
     recorder = Recorder(log, history)
     history.take("reloaded", {"what": Mute()}, None)
-    recorder.info("stopped")
     assert isinstance(log.only("history_failed")["exc_info"], TypeError)
-    assert numbers(tmp_path) == ["stopped"]
+    assert log.only("history_events_dropped") == {"events": 1}
+
+    def tell() -> None:
+        recorder.info("stopping")
+        history.take("tls_handshake_failed", {"refusals": [{}]}, None)
+        recorder.info("stopped")
+
+    run(history, tell)
+    assert isinstance(log.named("history_failed")[1]["exc_info"], KeyError)
+    assert numbers(tmp_path) == ["stopping", "stopped"]
+
+
+def test_chunk_is_closed_where_it_is_full(history: History, log: RecordingLog, tmp_path: Path) -> None:
+    recorder = Recorder(log, history)
+
+    def tell() -> None:
+        for _ in range(CHUNK_EVENTS + 3):
+            recorder.info("reloaded")
+
+    run(history, tell)
+    with sqlite3.connect(path_in(tmp_path)) as connection:
+        counts = [count for (count,) in connection.execute("SELECT count FROM chunk ORDER BY first")]
+    connection.close()
+    assert counts == [CHUNK_EVENTS, 3]
+
+
+def test_name_that_is_no_text_is_found_as_one(history: History, log: RecordingLog, tmp_path: Path) -> None:
+    recorder = Recorder(log, history)
+    run(history, lambda: recorder.info("reloaded", user=7, peer=8))
+    with Reading(path_in(tmp_path)) as reading:
+        (event,) = reading.since(1)[0]
+    assert event.facts == {"user": 7, "peer": 8}
 
 
 def test_file_that_is_begun_anew_is_told(history: History, log: RecordingLog, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from remembering import NOW, append, id_of, message, path_in, settings_in, write
 
 from smtpmaild.history import store as module
+from smtpmaild.history.events import CHUNK_EVENTS
 from smtpmaild.history.reading import Reading
-from smtpmaild.history.store import CHUNK_EVENTS, SMALL_CHUNKS, Store
+from smtpmaild.history.store import SMALL_CHUNKS, Store
 
 
 def chunks(path: str) -> list[tuple[int, int]]:
@@ -29,7 +30,7 @@ def test_batches_are_numbered_in_order(tmp_path: Path) -> None:
     assert os.stat(path).st_mode & 0o777 == 0o600
 
 
-def test_large_batch_is_several_chunks(tmp_path: Path) -> None:
+def test_chunks_are_written_together(tmp_path: Path) -> None:
     path = write(tmp_path, [message(id_of(number)) for number in range(CHUNK_EVENTS + 3)])
     assert chunks(path) == [(1, CHUNK_EVENTS), (1 + CHUNK_EVENTS, 3)]
 
@@ -78,11 +79,11 @@ def test_old_events_are_forgotten(tmp_path: Path) -> None:
 
 def test_file_keeps_to_its_size(tmp_path: Path) -> None:
     store = Store(settings_in(tmp_path, size=400_000), print)
-    for batch in range(60):
-        append(store, [message(id_of(number), at=NOW + batch, subject="x" * 200) for number in range(100)])
+    for batch in range(90):
+        append(store, [message(id_of(number), at=NOW + batch, subject="x" * 200) for number in range(CHUNK_EVENTS)])
     store.close()
     left = chunks(path_in(tmp_path))
-    assert left[-1] == (5901, 100)
+    assert left[-1] == (1 + 89 * CHUNK_EVENTS, CHUNK_EVENTS)
     assert 1 < len(left) < 20
     assert os.path.getsize(path_in(tmp_path)) < 1_000_000
 
