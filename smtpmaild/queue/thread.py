@@ -247,15 +247,13 @@ class QueueThread:
         return False
 
     def _work(self, batch: _Batch) -> None:
-        answers: list[Callable[[], object]] = []
         put_error, settle_error = self._commit(batch)
-        answers += [partial(one.done, settle_error) for one in batch.settles]
+        answers: list[Callable[[], object]] = [partial(one.done, settle_error) for one in batch.settles]
         answers += [partial(one.done, put_error) for one in batch.puts]
         if (batch.puts and put_error is None) or any(one.new for one in batch.settles):
             answers += self._listeners
-        if answers and (batch.tells or batch.calls):  # clients wait for theirs, not for a claim or a report
-            self._answer(answers)
-            answers, batch.puts, batch.settles = [], [], []
+        self._answer(answers)  # now: clients wait for theirs, not for a claim or a report
+        answers, batch.puts, batch.settles = [], [], []
         for tell in batch.tells:
             error = self._tell(tell.make)
             if error is not None:
@@ -294,6 +292,9 @@ class QueueThread:
         return None
 
     def _answer(self, answers: Sequence[Callable[[], object]]) -> None:
+        if not answers:
+            return
+
         def tell() -> None:
             for answer in answers:
                 try:
