@@ -218,7 +218,7 @@ def _is_open(outcome: Outcome) -> bool:
 def _unconnected(error: NotConnectedError, message: QueuedMessage) -> Reply:
     """RFC 8689 §4.2.1: that there is no TLS is the end of a message that requires it: "the SMTP client MUST send a
     non-delivery notification"."""
-    if error.is_insecure and "REQUIRETLS" in message.parameters and not message.reverse_path.is_null:
+    if error.is_insecure and message.requires_tls:
         return OwnReply(NEEDS_TLS.code, NEEDS_TLS.enhanced, f"{NEEDS_TLS.text}: {error.reply.text}")
     return error.reply
 

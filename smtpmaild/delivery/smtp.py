@@ -96,11 +96,9 @@ class MxAgent:
         return [by_number[recipient.number] for recipient in recipients]
 
     async def _deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
-        if "REQUIRETLS" in message.parameters:
-            if not message.reverse_path.is_null:
-                return same(UNPROVEN, recipients)
-            # RFC 8689 §5: a report goes on without rather than not at all.
-            message = without(message, "REQUIRETLS")
+        if message.requires_tls:
+            return same(UNPROVEN, recipients)
+        message = without(message, "REQUIRETLS")  # of a report
         options = self._options
         domain = recipients[0].address.domain
         endpoints = await self._next_hops.of_domain(domain, options.port, options.ip)

@@ -166,9 +166,7 @@ class WebhookAgent:
         await asyncio.to_thread(self._threads.shutdown)
 
     async def _deliver(self, message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Sequence[Outcome]:
-        # RFC 8689 §4.2.1; §5: not for a report.
-        is_bound = "REQUIRETLS" in message.parameters and not message.reverse_path.is_null
-        if is_bound and self._url.scheme != "https":
+        if message.requires_tls and self._url.scheme != "https":  # RFC 8689 §4.2.1
             return same(NEEDS_TLS, recipients)
         addresses = [recipient.address.text for recipient in recipients]
         loop = asyncio.get_running_loop()

@@ -100,6 +100,12 @@ class QueuedMessage:
         return f"{flow}{_URGENCY}{priority}" if priority else flow
 
     @property
+    def requires_tls(self) -> bool:
+        """It travels within verified TLS or not at all (REQUIRETLS). A report goes on without rather than not at all
+        (RFC 8689 §5)."""
+        return "REQUIRETLS" in self.parameters and not self.reverse_path.is_null
+
+    @property
     def deadline(self) -> float:
         """When it is to be delivered by (DELIVERBY); 0.0: it may take its time, or was late before it came."""
         by = timing.deliver_by(self.parameters) if self.parameters else None
