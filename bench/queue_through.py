@@ -56,7 +56,7 @@ relays:
 {relays}
 queue: {{path: queue, min_free: 0, retry_first: 30s}}
 limits: {{message_size: 1 GB, connections: 30000, connections_per_ip: 30000}}
-logging: {{format: json, level: warning}}
+logging: {{format: json, level: {level}}}
 workers: {workers}
 allow_root: true
 """
@@ -66,12 +66,12 @@ relay unix - - n - 100 smtp
 """
 
 
-def smtpmaild(relays: dict[str, int], workers: str = "1") -> Callable[[Path, int], list[str]]:
+def smtpmaild(relays: dict[str, int], workers: str = "1", level: str = "warning") -> Callable[[Path, int], list[str]]:
     """relays: name -> port."""
 
     def prepare(folder: Path, port: int) -> list[str]:
         lines = "\n".join(f"  {name}: {{host: {HOST}, port: {hop}}}" for name, hop in relays.items())
-        (folder / "smtp.yaml").write_text(YAML.format(host=HOST, port=port, relays=lines, workers=workers))
+        (folder / "smtp.yaml").write_text(YAML.format(host=HOST, port=port, relays=lines, workers=workers, level=level))
         return [str(Path(sys.executable).with_name("smtpmaild")), "--config", str(folder / "smtp.yaml")]
 
     return prepare

@@ -15,30 +15,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from load import HOST, Shape
+from load import Shape
+from queue_through import smtpmaild as relaying
 from servers import MAILDIR, Server, always, smtpmaild, started
 from turns import show, take_turns
 
 SHAPES = {"kept": Shape(20, 4096, True), "a session each": Shape(20, 4096, False)}
-#: Mail for a next hop that is not there: nothing but the queue is at work.
-QUEUE = """\
-hostname: mx.example.com
-listeners: [{{name: bench, listen: ["{host}:{port}"]}}]
-relay_rules: [{{name: on, to_domains: [example.com], relay: hop}}]
-relays: {{hop: {{host: 127.0.0.1, port: 1}}}}
-queue: {{path: queue, min_free: 0, retry_first: 30s}}
-limits: {{connections: 30000, connections_per_ip: 30000}}
-logging: {{format: json}}
-workers: {workers}
-allow_root: true
-"""
 STORES = {"maildir": MAILDIR, "discard": "{type: discard}"}
 
 
 def server(name: str, tree: Path, store: str, workers: str) -> Server:
     def prepare(folder: Path, port: int) -> list[str]:
-        if store == "queue":
-            (folder / "smtp.yaml").write_text(QUEUE.format(host=HOST, port=port, workers=workers))
+        if store == "queue":  # for a next hop that is not there: nothing but the queue is at work
+            relaying({"hop": 1}, workers, level="info")(folder, port)
         else:
             smtpmaild(STORES[store], workers)(folder, port)
         return [str(tree / ".venv/bin/python"), "-P", "-m", "smtpmaild", "--config", str(folder / "smtp.yaml")]
