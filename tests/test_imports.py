@@ -125,7 +125,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     # what names nobody: before the log, and so before all that is made of it
-    "privacy": Allowed(ours=("facts",)),
+    "privacy": Allowed(ours=("facts", "smtp.command")),
     # what happened: a thread and a file; told by the log, asked by commands and pages
     "history": Allowed(ours=("facts",), others=("pydantic_core",), banned=LOOP_AND_SOCKETS - {"asyncio"}),
     # `smtpmaild try`: a session without a network, through stores that store nothing

@@ -11,6 +11,7 @@ from typing import Any
 
 from smtpmaild.facts import Log
 from smtpmaild.privacy.pseudonyms import Pseudonyms, without_local_part
+from smtpmaild.smtp.command import VERBS
 
 Kind = Callable[[Pseudonyms, Any], Any]
 
@@ -62,8 +63,7 @@ def _text(pseudonyms: Pseudonyms, value: Any) -> Any:
 
 # The verb stays, if it is one; anything else may be a password.
 _COMMAND = re.compile(
-    r"((?:HELO|EHLO|LHLO|MAIL|RCPT|DATA|BDAT|RSET|NOOP|QUIT|VRFY|EXPN|HELP|STARTTLS|AUTH|XCLIENT|XFORWARD|ETRN)(?![^\s:]))?"
-    r".*?(?:: ([245]\d\d .*))?\Z",
+    rf"((?:{'|'.join(sorted(VERBS))})(?![^\s:]))?.*?(?:: ([245]\d\d .*))?\Z",
     re.DOTALL | re.IGNORECASE,
 )
 

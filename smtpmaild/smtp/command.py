@@ -12,6 +12,13 @@ from collections.abc import Mapping
 from smtpmaild.smtp import reply
 from smtpmaild.smtp.reply import Reply
 
+#: What a client may be trying to say: verbs of RFC 5321 and of all extensions that we know, but those that only history
+#: does. Anything else at the beginning of a line may be a password.
+VERBS = frozenset(
+    {"HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP"}
+    | {"STARTTLS", "AUTH", "XCLIENT", "XFORWARD", "ETRN"}
+)
+
 # esmtp-param = esmtp-keyword ["=" esmtp-value];  esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-")
 # esmtp-value = 1*(%d33-60 / %d62-126), and beyond ASCII with SMTPUTF8 (RFC 6531 §3.3)
 _PARAMETER = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f-\x9f]+))?")

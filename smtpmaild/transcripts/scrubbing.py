@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum
 
-from smtpmaild.smtp.command import auth_without_secret
+from smtpmaild.smtp.command import VERBS, auth_without_secret
 
 #: A transcript is cut off after so many characters.
 LONGEST = 256 * 1024
@@ -21,9 +21,7 @@ _CRLF, _DOT, _END = b"\r\n", b".\r\n", b"\r\n.\r\n"
 _QUEUED_AS = re.compile(r"queued as [0-9A-Za-z]+")
 # Blanks around a command are dropped (smtp/command.py).
 _VERB = re.compile(rb" *([A-Za-z]{3,10})(?![^ \r\n])")
-_VERBS = frozenset(
-    b"HELO EHLO LHLO MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP STARTTLS AUTH XCLIENT XFORWARD ETRN".split()
-)
+_VERBS = frozenset(verb.encode() for verb in VERBS)
 
 
 class _Reading(Enum):
