@@ -24,7 +24,9 @@ listeners:
   - {{name: outer, listen: ["127.0.0.1:{outer}"]}}
   - {{name: inner, listen: ["127.0.0.1:{inner}"], disable_extensions: [{disabled}]}}
 local_domains:
-  local.example: {{deliver: mail, relay: hop, mailboxes: [bob], aliases: {{away: [bob, away@far.example]}}}}
+  local.example:
+    {{deliver: mail, relay: hop, mailboxes: [bob],
+     aliases: {{away: [bob, away@far.example], moved: x@refused.example}}}}
   queued.example: {{deliver: script, mailboxes: [dora], subaddress: "+"}}
 deliver_to:
   mail: {{type: maildir, path: "{root}/mail/{{domain}}/{{mailbox}}"}}
@@ -215,6 +217,17 @@ def test_sender_is_told_what_the_next_hop_said(daemon: Daemon) -> None:
         "Diagnostic-Code": "smtp; 550 5.7.1 Relaying denied",
     }
     assert b"My words" in bytes([*report.iter_parts()][2])
+
+
+def test_sender_is_told_of_the_alias_it_wrote_to(daemon: Daemon) -> None:
+    daemon.start()
+    with smtplib.SMTP("127.0.0.1", daemon.outer, timeout=20) as client:
+        client.sendmail("bob@local.example", ["Moved@local.example"], "Subject: x\r\n\r\n")
+    until(daemon.reports, "told")
+    (report,) = daemon.reports()
+    assert fields(report)["Final-Recipient"] == "rfc822; Moved@local.example"
+    assert "<Moved@local.example>" in next(iter(report.iter_parts())).get_content()
+    assert b"x@refused.example" not in bytes(report)
 
 
 def test_success_is_told_where_it_is_wanted(daemon: Daemon) -> None:

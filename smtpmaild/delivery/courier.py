@@ -27,6 +27,7 @@ from smtpmaild.smtp.mailing import (
     Forward,
     Mailing,
     Offer,
+    original_recipient,
 )
 from smtpmaild.smtp.reply import OwnReply, Reply
 from smtpmaild.smtp.timing import deliver_by
@@ -237,9 +238,21 @@ def without(message: QueuedMessage, parameter: str) -> QueuedMessage:
 
 
 def _mailing(message: QueuedMessage, recipients: Sequence[QueuedRecipient]) -> Mailing:
-    forwards = [Forward(recipient.address, recipient.parameters) for recipient in recipients]
+    forwards = [Forward(recipient.address, _rcpt_parameters(recipient)) for recipient in recipients]
     parameters, size = _parameters(message, time.time()), message.body.size
     return Mailing(message.reverse_path, forwards, size, message.body_type.value, message.is_utf8, parameters)
+
+
+def _rcpt_parameters(recipient: QueuedRecipient) -> Mapping[str, str]:
+    """Of mail to an alias the next hop is told who that was, so that its reports tell it, too.
+
+    RFC 3461 §5.2.1 (d): where there was none "an ORCPT parameter MAY be added", and "MUST contain the recipient address
+    from the RCPT command used when the message was received by that MTA".
+    """
+    if not recipient.accepted_as or "ORCPT" in recipient.parameters:
+        return recipient.parameters
+    original = original_recipient(recipient.accepted_as)
+    return {**recipient.parameters, "ORCPT": original} if original else recipient.parameters
 
 
 def _parameters(message: QueuedMessage, now: float) -> Mapping[str, str]:

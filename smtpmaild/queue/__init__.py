@@ -126,7 +126,8 @@ class QueuedRecipient:
     number: within its message, from 0.  route: the name of what decides where it goes (queue-wide, such as
     "relay:smarthost").  parameters: of RCPT (NOTIFY, ORCPT).  next_attempt: seconds since the epoch; in delivery the
     end of the lease.  attempted_at: when it was tried last, 0 for never.  last: what that came to.  remote: who said
-    so.
+    so.  accepted_as: the address that the client named, as it wrote it, where an alias led from there to `address`; ""
+    where it is the same.
     """
 
     number: int
@@ -139,6 +140,7 @@ class QueuedRecipient:
     attempted_at: float = 0.0
     last: Reply | None = None
     remote: str = ""
+    accepted_as: str = ""
 
     @property
     def destination(self) -> str:

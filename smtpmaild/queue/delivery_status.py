@@ -15,7 +15,7 @@ from smtpmaild import trace
 from smtpmaild.queue import QueuedMessage
 from smtpmaild.queue.reports import Action, Told
 from smtpmaild.smtp import timing
-from smtpmaild.smtp.address import Address, embedded
+from smtpmaild.smtp.address import embedded
 from smtpmaild.smtp.reply import Reply
 
 # xtext = *( xchar / hexchar );  hexchar = "+" 2(%x30-39 / %x41-46)  (RFC 3461 §4); lower case is forgiven
@@ -64,7 +64,8 @@ class Status:
             kind, _, text = original.partition(";")
             shown = self._original(decode_xtext(text)) if kind.lower() == "utf-8" else decode_xtext(text)
             yield f"Original-Recipient: {kind}; {_one_line(shown)}"
-        yield f"Final-Recipient: {self._typed(recipient.address)}"
+        # RFC 3464 §2.3.2: "as it was when the Reporting MTA accepted the message for delivery", not where an alias led.
+        yield f"Final-Recipient: {self._typed(recipient.accepted_as or recipient.address.text)}"
         yield f"Action: {told.action.value}"
         yield f"Status: {told.status or status_code(recipient.last, told.action)}"
         if recipient.remote:
@@ -86,10 +87,10 @@ class Status:
         plain = _EMBEDDED.sub(lambda match: chr(int(match[1], 16)), text)
         return text if _CONTROL.search(plain) or _SURROGATE.search(plain) else plain
 
-    def _typed(self, address: Address) -> str:
-        if address.is_ascii:
-            return f"rfc822; {address.text or 'postmaster'}"
-        return f"utf-8; {address.text if self.is_global else addr_xtext(address.text)}"
+    def _typed(self, address: str) -> str:
+        if address.isascii():
+            return f"rfc822; {address or 'postmaster'}"
+        return f"utf-8; {address if self.is_global else addr_xtext(address)}"
 
 
 def status_code(reply: Reply | None, action: Action) -> str:

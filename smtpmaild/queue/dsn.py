@@ -217,7 +217,7 @@ def _facts(hostname: str, message: QueuedMessage, told: Iterable[Told], retry_un
 def _said(told: Told) -> str:
     """A recipient, and what was said of it in the very words."""
     recipient = told.recipient
-    lines = [f"<{recipient.address.text}>"]
+    lines = [f"<{recipient.accepted_as or recipient.address.text}>"]  # who wrote to an alias knows nothing else
     if recipient.last is not None:
         who = f"{recipient.remote} said:" if recipient.remote else "We could not go on:"
         if told.action in (Action.FAILED, Action.DELAYED) or recipient.remote:

@@ -4,7 +4,7 @@
      "size": 1234, "body": "7BIT", "smtputf8": false, "parameters": {}, "user": "", "listener": "mx", "peer": "...",
      "recipients": [{"address": "b@y.example", "route": "relay:mx", "destination": "relay:mx", "state": "deferred",
                      "attempts": 2, "next_attempt": "...", "attempted_at": "...", "reply": "451 4.4.1 ...",
-                     "remote": "...", "parameters": {}}]}
+                     "remote": "...", "parameters": {}, "accepted_as": ""}]}
 
 Keys are only ever added. Of what `import` reads, only the addresses of recipients must be there: the `.json` of a spool
 will do.
@@ -57,6 +57,7 @@ def _recipient(one: QueuedRecipient) -> dict[str, object]:
         "reply": str(one.last) if one.last else "",
         "remote": one.remote,
         "parameters": dict(one.parameters),
+        "accepted_as": one.accepted_as,
     }
 
 
@@ -110,7 +111,8 @@ def _from_recipient(
     state = State.HELD if record.get("state") == State.HELD.value else State.QUEUED
     its_route = _text(record.get("route", "")) or route(address)
     parameters = _texts(record.get("parameters", {}))
-    return QueuedRecipient(number, address, its_route, state, parameters, next_attempt=due_at)
+    accepted_as = _accepted_as(record.get("accepted_as", ""), parse)
+    return QueuedRecipient(number, address, its_route, state, parameters, next_attempt=due_at, accepted_as=accepted_as)
 
 
 def _mapping(text: bytes) -> Mapping[str, Any]:
@@ -130,6 +132,13 @@ def _address(text: object, parse: Callable[[str], Address | None], *, may_be_nul
     if address is None:
         raise RecordError(f"{text!r} is not a mail address")
     return address
+
+
+def _accepted_as(text: object, parse: Callable[[str], Address | None]) -> str:
+    """The one address without a domain, <postmaster>, is one that a client can name."""
+    if isinstance(text, str) and text.lower() == "postmaster":
+        return text
+    return _address(text, parse, may_be_null=True).text
 
 
 def _body_type(text: object) -> BodyType:

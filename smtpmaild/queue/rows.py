@@ -34,7 +34,7 @@ MESSAGE_WIDTH = MESSAGE_COLUMNS.count(",") + 1
 #: The columns of a recipient, behind the number of its message, its destination and flow.
 RECIPIENT_COLUMNS = (
     "number, address, domain, route, state, parameters, attempts, next_attempt, attempted_at, code, enhanced, text, "
-    "remote"
+    "remote, accepted_as"
 )
 
 _QUOTED_PAIR = re.compile(r"\\(.)")
@@ -80,6 +80,7 @@ def recipient_row(message: int, flow: str, one: QueuedRecipient) -> tuple[object
         one.attempted_at,
         *said,
         one.remote,
+        one.accepted_as,
     )
 
 
@@ -124,6 +125,7 @@ def to_recipient(row: Sequence[Any]) -> QueuedRecipient:
         enhanced,
         said,
         remote,
+        accepted_as,
     ) = row
     return QueuedRecipient(
         number=number,
@@ -136,6 +138,7 @@ def to_recipient(row: Sequence[Any]) -> QueuedRecipient:
         attempted_at=attempted_at,
         last=Reply(code, enhanced, said) if code else None,
         remote=remote,
+        accepted_as=accepted_as,
     )
 
 

@@ -132,12 +132,13 @@ STEPS: Sequence[str] = (
     ALTER TABLE message ADD COLUMN deadline REAL NOT NULL DEFAULT 0;
     CREATE INDEX deadlines ON message (deadline) WHERE deadline > 0;
     """,
+    "ALTER TABLE recipient ADD COLUMN accepted_as TEXT NOT NULL DEFAULT '';",
 )
 
 _PUT_MESSAGE = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
 _PUT_RECIPIENT = (
     f"INSERT INTO recipient (message, destination, flow, {RECIPIENT_COLUMNS}) "  # noqa: S608  constants
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FIRST_OF_LANE = (
     "SELECT message, next_attempt FROM recipient WHERE destination = ? AND flow = ? AND state <= 2 "

@@ -171,9 +171,9 @@ class _BodyFile(FileDelivery):
 def queue_entry(envelope: Envelope, destinations: Sequence[Destination], body: BytesBody | FileBody) -> Entry:
     """What the queue keeps of an envelope. Who is reached by several ways gets the message once."""
     parameters = {id(each): _onward(one) for one in envelope.recipients for each in one.route.destinations}
-    found: dict[tuple[Address, str], Mapping[str, str]] = {}
+    found: dict[tuple[Address, str], Destination] = {}
     for destination in destinations:
-        found.setdefault((_address(destination), destination.route), parameters.get(id(destination), NO_PARAMETERS))
+        found.setdefault((_address(destination), destination.route), destination)
     due_at = envelope.release_at or envelope.received_at
     message = QueuedMessage(
         queue_id=envelope.queue_id,
@@ -188,9 +188,21 @@ def queue_entry(envelope: Envelope, destinations: Sequence[Destination], body: B
         peer=str(envelope.peer),
     )
     return message, [
-        QueuedRecipient(number, address, route, parameters=its_own, next_attempt=due_at)
-        for number, ((address, route), its_own) in enumerate(found.items())
+        QueuedRecipient(
+            number,
+            address,
+            route,
+            parameters=parameters.get(id(destination), NO_PARAMETERS),
+            next_attempt=due_at,
+            accepted_as=_accepted_as(destination, address),
+        )
+        for number, ((address, route), destination) in enumerate(found.items())
     ]
+
+
+def _accepted_as(destination: Destination, address: Address) -> str:
+    named = destination.recipient.text
+    return named if named != address.text else ""
 
 
 def _onward(recipient: Recipient) -> Mapping[str, str]:

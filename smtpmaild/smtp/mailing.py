@@ -6,6 +6,7 @@ server does not offer is a refusal of ours, before MAIL is sent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -15,6 +16,12 @@ from smtpmaild.smtp.reply import OwnReply, Reply
 from smtpmaild.smtp.timing import deliver_by
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+#: RFC 3461 §4.2: "The entire ORCPT parameter MAY be up to 500 characters in length."
+_LONGEST_ORCPT = 500
+# xchar = any ASCII CHAR between "!" (33) and "~" (126) inclusive, except for "+" and "="  (RFC 3461 §4)
+_NOT_IN_XTEXT = re.compile(r"[^!-*,-<>-~]")
+# QUCHAR = %x21-2A / %x2C-3C / %x3E-5B / %x5D-7E / UTF8-2 / UTF8-3 / UTF8-4  (RFC 6533 §3)
+_NOT_QUCHAR = re.compile(r"[\x00-\x20+=\\\x7f]")
 
 #: Parameter of MAIL or RCPT -> the extension that a server must offer to be given it.
 MAIL_PARAMETERS: Mapping[str, str] = MappingProxyType({
@@ -169,6 +176,15 @@ class Mailing:
         """It has a time to be delivered by that is still to come, and the server would not know."""
         by = deliver_by(self.parameters)
         return by is not None and by.seconds > 0 and "DELIVERBY" not in offer
+
+
+def original_recipient(address: str) -> str:
+    """ORCPT for an address as a client wrote it (RFC 3461 §4.2, RFC 6533 §3); "" where it would be too long."""
+    if address.isascii():
+        value = "rfc822;" + _NOT_IN_XTEXT.sub(lambda match: f"+{ord(match[0]):02X}", address)
+    else:
+        value = "utf-8;" + _NOT_QUCHAR.sub(lambda match: f"\\x{{{ord(match[0]):02X}}}", address)
+    return value if len(embedded(value)) <= _LONGEST_ORCPT else ""
 
 
 def _with_delay(notify: str) -> str:

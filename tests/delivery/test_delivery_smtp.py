@@ -507,6 +507,29 @@ def test_dsn_is_passed_on_where_it_is_known() -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("accepted_as", "orcpt"),
+    [
+        ("sales+x=y@local.example", "rfc822;sales+2Bx+3Dy@local.example"),
+        ('"a b"@local.example', 'rfc822;"a+20b"@local.example'),
+        ("b\u00fcro+x@local.example", "utf-8;b\\x{FC}ro\\x{2B}x@local.example"),
+        ("\u00fc" * 60 + "@" + "\u00fc" * 60 + ".example", None),  # 500 characters are the most
+    ],
+)
+@pytest.mark.parametrize("given", ["", "rfc822;first@z.example"])
+def test_next_hop_is_told_what_an_alias_was(accepted_as: str, orcpt: str | None, given: str) -> None:
+    async def work() -> None:
+        parameters = {"ORCPT": given} if given else {}
+        (recipient,) = recipients("a@x.example")
+        recipient = replace(recipient, accepted_as=accepted_as, parameters=parameters)
+        async with both(Script(("DSN",))) as (peer, agent):
+            await agent.deliver(MESSAGE, [recipient])
+        told = given or orcpt
+        assert peer.taken[0].commands[1] == "RCPT TO:<a@x.example>" + (f" ORCPT={told}" if told else "")
+
+    run(work())
+
+
 def test_time_to_deliver_by_goes_on() -> None:
     async def work() -> None:
         message = replace(MESSAGE, received_at=time.time() - 100, parameters={"BY": "1000;R"})

@@ -124,6 +124,26 @@ def test_failure_is_told_in_full() -> None:
     assert original.get_content() == "Received: by x\r\nSubject: Hello\r\nX-Odd: \r\n\tfolded\r\n"
 
 
+@pytest.mark.parametrize("action", [Action.FAILED, Action.DELAYED])
+@pytest.mark.parametrize("original", ["", "rfc822;first@z.example"])
+def test_who_wrote_to_an_alias_is_told_of_the_alias(action: Action, original: str) -> None:
+    about = told(action, remote="", ORCPT=original)
+    about = replace(about, recipient=replace(about.recipient, accepted_as="Sales@x.example"))
+    data = raw(message(), about)
+    text, (_, group), _ = parts(data)
+    assert "\n<Sales@x.example>\n" in text
+    assert group["Final-Recipient"] == "rfc822; Sales@x.example"
+    assert group["Original-Recipient"] == (original.replace(";", "; ") or None)
+    assert b"b@y.example" not in data
+
+
+def test_alias_beyond_ascii_is_told_as_such() -> None:
+    about = told()
+    about = replace(about, recipient=replace(about.recipient, accepted_as="b\u00fcro@x.example"))
+    _, (_, group), _ = parts(raw(message(), about))
+    assert group["Final-Recipient"] == "utf-8; b\\x{FC}ro@x.example"
+
+
 def test_report_is_ready_for_the_queue() -> None:
     log = RecordingLog()
     ((report, (recipient,)),) = reports(log)(message(), [told()])

@@ -25,8 +25,8 @@ def test_what_is_written_is_read_back() -> None:
         "b@y.example", '"c d"@z.example', user="alice", at=NOW, queue_id="0" * 18, route="relay:x"
     )
     recipients = [
-        replace(recipients[0], last=NO, attempts=2, attempted_at=NOW),
-        replace(recipients[1], state=State.HELD),
+        replace(recipients[0], last=NO, attempts=2, attempted_at=NOW, accepted_as="Postmaster"),
+        replace(recipients[1], state=State.HELD, accepted_as="all@z.example"),
     ]
     record = to_record(message, recipients)
     assert record["recipients"][0]["reply"] == "550 5.1.1 No such user"  # type: ignore[index]
@@ -38,6 +38,7 @@ def test_what_is_written_is_read_back() -> None:
         (address('"c d"@z.example'), "relay:x", State.HELD, {"NOTIFY": "NEVER"}),
     ]
     assert {one.next_attempt for one in found[1]} == {NOW + 5}
+    assert [one.accepted_as for one in found[1]] == ["Postmaster", "all@z.example"]
 
 
 def test_record_of_a_spool_will_do() -> None:
@@ -64,6 +65,7 @@ def test_what_its_sender_held_back_stays_so() -> None:
         ({}, "no recipients"),
         ({"recipients": ["b@y.example"]}, "a recipient is a mapping"),
         ({"recipients": [{"address": ""}]}, "'' is not a mail address"),
+        ({"recipients": [{"address": "b@y.example", "accepted_as": "a\r\nb"}]}, "is not a mail address"),
         ({"recipients": [{"address": "b@y.example"}], "reverse_path": 3}, "3 is not a mail address"),
         ({"recipients": [{"address": "b@y.example"}], "body": "9BIT"}, "'9BIT' is not a body type"),
         ({"recipients": [{"address": "b@y.example"}], "received_at": "now"}, "'now' is not a time"),

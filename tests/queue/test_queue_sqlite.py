@@ -66,7 +66,8 @@ def test_what_was_put_is_found_as_it_was(queue: SqliteQueue) -> None:
         entry("b@y.example", sender='"q\\"x"@x.example', user="alice"),
     ]
     utf8 = replace(entries[0][0], queue_id="U", is_utf8=True, reverse_path=address("ä@x.example"))
-    entries.append((utf8, [replace(entries[0][1][0], last=NO, remote="mx", attempts=3, attempted_at=5.0)]))
+    tried = replace(entries[0][1][0], last=NO, remote="mx", attempts=3, attempted_at=5.0, accepted_as="all@x.example")
+    entries.append((utf8, [tried]))
     queue.put(entries)
 
     assert shown(queue.find(Query())) == shown(entries)

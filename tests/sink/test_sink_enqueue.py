@@ -139,6 +139,20 @@ def test_alias_leads_elsewhere_and_who_is_reached_twice_gets_it_once(store: Stor
 
 
 @pytest.mark.parametrize(
+    ("named", "to", "accepted_as"),
+    [
+        ("b@y.example", "b@y.example", ""),
+        ("all@x.test", "b@y.example", "all@x.test"),
+        ("B@y.example", "b@y.example", "B@y.example"),
+    ],
+)
+def test_the_address_that_was_accepted_is_kept(store: Store, named: str, to: str, accepted_as: str) -> None:
+    store.deliver(relayed(named, to=to))
+    ((_, (recipient,)),) = store.queue.find(Query())
+    assert (recipient.address.text, recipient.accepted_as) == (to, accepted_as)
+
+
+@pytest.mark.parametrize(
     ("named", "mailbox", "subaddress", "to"),
     [
         ("alice@here.example", "alice", "", "alice@here.example"),
