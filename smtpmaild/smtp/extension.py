@@ -123,6 +123,10 @@ def _limits(options: ServerOptions) -> str:
 
 # xtext = *( xchar / hexchar );  xchar is %x21-7E without "+" and "=";  hexchar = "+" and two of 0-9, A-F  (RFC 3461 §4)
 _XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
+# RFC 3461 §4.2, §4.4: what it stands for "MUST consist entirely of printable (graphic and white space) characters from
+# the US-ASCII repertoire". Of white space, a blank: it ends up in one line of a report.
+_PRINTABLE_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))"
+_GLOBAL_XTEXT = r"(?:[!-*,-<>-~\u00a0-\U0010ffff]|\+(?:[2-689A-F][0-9A-F]|7[0-9A-E]))"  # the octets of UTF-8, too
 _ATOM = r"[A-Za-z0-9!#$%&'*+/?^_`{|}~\-]+"
 
 #: In the order of the EHLO reply. XFORWARD, XCLIENT and ETRN are offered to trusted peers only.
@@ -158,10 +162,10 @@ EXTENSIONS: tuple[Extension, ...] = (
     # values of RCPT, the longer command, come to. Address type utf-8 may hold characters beyond ASCII (RFC 6533 §3).
     Extension(
         "DSN",
-        mail={"RET": "FULL|HDRS", "ENVID": rf"(?=.{{1,100}}\Z){_XTEXT}+"},
+        mail={"RET": "FULL|HDRS", "ENVID": rf"(?=.{{1,100}}\Z){_PRINTABLE_XTEXT}+"},
         rcpt={
             "NOTIFY": "NEVER|(?:SUCCESS|FAILURE|DELAY)(?:,(?:SUCCESS|FAILURE|DELAY)){0,2}",
-            "ORCPT": rf"(?=.{{1,500}}\Z)(?:{_ATOM};{_XTEXT}+|utf-8;(?:{_XTEXT}|[\u00a0-\U0010ffff])+)",
+            "ORCPT": rf"(?=.{{1,500}}\Z)(?:{_ATOM};{_PRINTABLE_XTEXT}+|utf-8;{_GLOBAL_XTEXT}+)",
         },
         growth=len(" NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=") + 500,
         is_wanted=lambda options: options.reports,

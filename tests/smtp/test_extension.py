@@ -288,6 +288,10 @@ def test_time_that_mail_can_be_held_until_goes_with_the_clock() -> None:
         ("mail", "ENVID", "a" * 100, True),
         ("mail", "ENVID", "a" * 101, False),  # RFC 3461 §4.4
         ("mail", "ENVID", "a+b", False),  # "+" stands before two digits
+        ("mail", "ENVID", "a+20b+7E", True),
+        ("mail", "ENVID", "a+0D+0Ab", False),  # §4.4: printable characters of US-ASCII, and blanks
+        ("mail", "ENVID", "a+7F", False),
+        ("mail", "ENVID", "a+C3+BC", False),
         ("mail", "ENVID", "\u00fc", False),
         ("mail", "ENVID", "", False),
         ("rcpt", "NOTIFY", "NEVER", True),
@@ -298,6 +302,12 @@ def test_time_that_mail_can_be_held_until_goes_with_the_clock() -> None:
         ("rcpt", "ORCPT", "rfc822;Bob+2Bx@y.example", True),
         ("rcpt", "ORCPT", "rfc822;" + "a" * 493, True),
         ("rcpt", "ORCPT", "rfc822;" + "a" * 494, False),  # §4.2
+        ("rcpt", "ORCPT", 'rfc822;"b+20c"@y.example', True),
+        ("rcpt", "ORCPT", "rfc822;bob+0A@y.example", False),  # §4.2, as §4.4
+        ("rcpt", "ORCPT", "rfc822;bob+7f@y.example", False),
+        ("rcpt", "ORCPT", "x400;b+FCro", False),
+        ("rcpt", "ORCPT", "utf-8;b+C3+BCro@y.example", True),
+        ("rcpt", "ORCPT", "utf-8;bob+00@y.example", False),
         ("rcpt", "ORCPT", "bob@y.example", False),
         ("rcpt", "ORCPT", "rfc822;", False),
         ("rcpt", "ORCPT", "rfc822;b\u00fc@y.example", False),
