@@ -9,16 +9,17 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
-from smtpmaild.cli.queue_access import EX_NOINPUT, open_queue, troubles
+from smtpmaild.cli.queue_access import EX_NOINPUT, Queue, open_queue, troubles
 from smtpmaild.cli.shown import counted, plain, size, span
 from smtpmaild.cli.steering import fail, socket_options
 
+EX_MISSING = 1
 _STATES = ("queued", "in delivery", "deferred", "held", "delivered", "bounced", "expired")
 _WAITING = ("queued", "deferred")
 _WIDTHS = "{:18}  {:11}  {:>4}  {:>5}  {:>5}  {:>7}  {}"
@@ -153,16 +154,17 @@ def _change(verb: str, help_text: str, question: str = "") -> None:
             raise click.UsageError("say which: an ID or a filter, or --all")
         with troubles():
             opened = open_queue(config, socket)
-            if question and not yes:
-                recipients = counted(meant := opened.count(verb, which), "recipient")
-                if not meant:  # and what comes in the next moment was not asked about
-                    click.echo(recipients, err=True)
-                    return
-                click.confirm(question.format(recipients), abort=True, err=True)
-            changed = opened.change(verb, which, why)
-        for one in changed:
-            click.echo(plain(f"{verb}: {one['queue_id']} {one['sender'] or '<>'} > {one['recipient']}"))
-        click.echo(counted(len(changed), "recipient"), err=True)
+            changed: list[dict[str, Any]] = []
+            is_asked = question and not yes
+            meant = opened.count(verb, which) if is_asked else 0
+            if meant:
+                click.confirm(question.format(counted(meant, "recipient")), abort=True, err=True)
+            if meant or not is_asked:  # what comes in the next moment was not asked about
+                changed = opened.change(verb, which, why)
+            for one in changed:
+                click.echo(plain(f"{verb}: {one['queue_id']} {one['sender'] or '<>'} > {one['recipient']}"))
+            click.echo(counted(len(changed), "recipient"), err=True)
+            _tell_missing(opened, chosen["ids"], {one["queue_id"] for one in changed})
 
 
 _change("retry", "Try deferred mail now instead of later, also where nobody answered a moment ago.")
@@ -188,13 +190,16 @@ def export(config: str, socket: str | None, directory: str | None, **chosen: Any
                 sys.stdout.buffer.write(block)
             return
         os.makedirs(directory, 0o700, exist_ok=True)
+        found = set()
         for record in opened.find(_filters(chosen, time.time())):
+            found.add(record["queue_id"])
             stem = f"{directory}/{record['queue_id']}"
             with open(f"{stem}.eml", "wb") as target:
                 target.writelines(opened.export(record["queue_id"]))
             with open(f"{stem}.json", "w", encoding="ascii") as file:
                 file.write(json.dumps(record) + "\n")
             click.echo(f"{stem}.eml")
+        _tell_missing(opened, chosen["ids"], found)
 
 
 @queue.command("import", epilog="Example: smtpmaild queue import -c smtp.yaml backup/*.eml")
@@ -215,6 +220,20 @@ def import_(config: str, socket: str | None, files: tuple[str, ...], why: str) -
         with troubles(f"{stem}.json: "):
             queue_id = opened.put(record, name, why)
         click.echo(f"import: {queue_id} {name}")
+
+
+def _tell_missing(opened: Queue, ids: Sequence[str], found: Collection[str]) -> None:
+    """Name the messages that were named and are not there, and end with 1: a slip of the pen is no success.
+
+    found: those that were there a moment ago.
+    """
+    left = [one for one in dict.fromkeys(ids) if one not in found]
+    there = {record["queue_id"] for record in opened.find({"ids": left})} if left else ()
+    missing = [one for one in left if one not in there]
+    for one in missing:
+        click.echo(f"Error: there is no message {plain(one)} in the queue", err=True)
+    if missing:
+        sys.exit(EX_MISSING)
 
 
 def _filters(chosen: dict[str, Any], now: float) -> dict[str, Any]:

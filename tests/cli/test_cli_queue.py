@@ -210,6 +210,34 @@ def test_change_of_nothing_in_particular(house: House, verb: str) -> None:
     assert house.states() == before
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_message_that_is_not_there_is_told(house: House, verb: str) -> None:
+    before = house.states()
+    ran = house(verb, "--reason", "x", "nothing", "nothing", "nobody")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.splitlines() == [
+        "0 recipients",
+        "Error: there is no message nothing in the queue",
+        "Error: there is no message nobody in the queue",
+    ]
+    assert house.states() == before
+
+
+def test_the_messages_that_are_there_are_changed(house: House) -> None:
+    ran = house("drop", "--yes", NEW, "nothing")
+    assert (ran.status, ran.out) == (1, f"drop: {NEW} eve@x.example > d@y.example\n")
+    assert ran.err == "1 recipient\nError: there is no message nothing in the queue\n"
+    ran = house("release", OLD)  # it is there, but nobody held it
+    assert (ran.status, ran.err) == (0, "0 recipients\n")
+    assert house("hold", "--domain", "elsewhere.example").status == 0
+
+
+def test_export_of_a_message_that_is_not_there_is_told(house: House, tmp_path: Path) -> None:
+    ran = house("export", "--to", str(tmp_path / "out"), "nothing", NEW)
+    assert (ran.status, ran.out) == (1, f"{tmp_path}/out/{NEW}.eml\n")
+    assert ran.err == "Error: there is no message nothing in the queue\n"
+
+
 def test_drop_asks(house: House) -> None:
     before = house.states()
     ran = house("drop", "--domain", "y.example", "--state", "queued")
