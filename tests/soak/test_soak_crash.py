@@ -1,7 +1,6 @@
 """kill -9 at random moments, and other ends, under load: what was acknowledged is there, once and whole.
 
-Nothing is ever seen in part. What a kill leaves in the page cache is not lost; that each step waits for its sync is
-held by tests/sink.
+Nothing is ever seen in part. What a kill leaves in the page cache is not lost: test_soak_power_cut.py takes that too.
 """
 
 from __future__ import annotations
