@@ -14,6 +14,7 @@ from smtpmaild.cli.options import config_option, read_dangerous_config
 from smtpmaild.cli.shown import plain
 
 if TYPE_CHECKING:
+    from smtpmaild.config.listeners import Listener
     from smtpmaild.rehearsal import Stage
     from smtpmaild.transcripts import Transcript
     from smtpmaild.transcripts.playing import Difference
@@ -45,7 +46,8 @@ def replay(
     Against the configuration they are played in this process: the client has its recorded address, nothing is stored,
     nothing travels, no network is asked. With --server they are played against a server that is running, from this
     machine; what it accepts it will deliver, so let it be one for that. Bodies and passwords that are not on record are
-    replaced: by a message of the same length, and by --password-file.
+    replaced: by a message of the same length, and by --password-file. To a listener that --listener names the client
+    speaks as that listener begins: within TLS, or not yet. Certificates are not looked at.
 
     Exit status: 0 all said the same, 1 at least one did not, 65 a file is no transcript, 69 no server there.
     """
@@ -59,7 +61,10 @@ def replay(
         sys.exit(EX_DATAERR)
     password = Path(password_file).read_text().partition("\n")[0] if password_file else ""
     try:
-        found = _against_server(transcripts, server, password) if server else _rehearsed(transcripts, path, listener)
+        if server:
+            found = _against_server(transcripts, server, password, _begins_with_tls(path, listener))
+        else:
+            found = _rehearsed(transcripts, path, listener)
     except NotPlayedError as error:
         click.echo(plain(str(error)), err=True)
         sys.exit(EX_DATAERR)
@@ -75,28 +80,46 @@ def _rehearsed(transcripts: Sequence[Transcript], path: str, listener: str | Non
 
     from smtpmaild import app
     from smtpmaild.envelope import Peer
-    from smtpmaild.transcripts.playing import rehearse
+    from smtpmaild.transcripts.playing import begins_otherwise, rehearse
 
     stage = app.stage(read_dangerous_config(path))
 
+    async def play_one(one: Transcript) -> Difference | None:
+        its = _listener(stage, one, listener)
+        is_implicit = its.tls == "implicit"
+        otherwise = None if listener else begins_otherwise(one, is_implicit)
+        return otherwise or await rehearse(one, stage.service(its.name, Peer(one.client)), is_implicit)
+
     async def play_all() -> list[Difference | None]:
-        return [
-            await rehearse(one, stage.service(_listener(stage, one, listener), Peer(one.client))) for one in transcripts
-        ]
+        return [await play_one(one) for one in transcripts]
 
     return asyncio.run(play_all())
 
 
-def _listener(stage: Stage, transcript: Transcript, wanted: str | None) -> str:
+def _listener(stage: Stage, transcript: Transcript, wanted: str | None) -> Listener:
     from smtpmaild.rehearsal import QuestionError, listener_of
 
     try:
-        return listener_of(stage.config, wanted or transcript.listener or None).name
+        return listener_of(stage.config, wanted or transcript.listener or None)
     except QuestionError as error:
         raise click.BadParameter(f"{transcript.name}: {error}", param_hint="--listener") from None
 
 
-def _against_server(transcripts: Sequence[Transcript], server: str, password: str) -> list[Difference | None]:
+def _begins_with_tls(path: str, listener: str | None) -> bool | None:
+    """As the listener of that name does; None: as each session did on record."""
+    if not listener:
+        return None
+    from smtpmaild.rehearsal import QuestionError, listener_of
+
+    try:
+        return listener_of(read_dangerous_config(path), listener).tls == "implicit"
+    except QuestionError as error:
+        raise click.BadParameter(str(error), param_hint="--listener") from None
+
+
+def _against_server(
+    transcripts: Sequence[Transcript], server: str, password: str, is_implicit: bool | None
+) -> list[Difference | None]:
     import asyncio
 
     from smtpmaild.transcripts.playing import play
@@ -106,7 +129,7 @@ def _against_server(transcripts: Sequence[Transcript], server: str, password: st
         raise click.BadParameter(f"{server!r} is neither HOST:PORT nor a path", param_hint="--server")
 
     async def play_all() -> list[Difference | None]:
-        return [await play(one, host.strip("[]") or server, int(port), password) for one in transcripts]
+        return [await play(one, host.strip("[]") or server, int(port), password, is_implicit) for one in transcripts]
 
     return asyncio.run(play_all())
 

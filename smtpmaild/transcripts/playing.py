@@ -177,8 +177,17 @@ class _Rehearsed:
             self.dialogue.advance()
 
 
-async def rehearse(transcript: Transcript, service: Service) -> Difference | None:
-    """Play it against a service, which stores nothing."""
+def begins_otherwise(transcript: Transcript, is_implicit: bool) -> Difference | None:
+    """What the client on record meets where the listener begins with TLS and did not then, or the other way round."""
+    if transcript.is_implicit_tls == is_implicit:
+        return None
+    ways = ("(TLS from the first octet)", "(clear text)")
+    expected, said = ways if transcript.is_implicit_tls else reversed(ways)
+    return Difference(transcript.name, "", expected, said)
+
+
+async def rehearse(transcript: Transcript, service: Service, is_implicit: bool | None = None) -> Difference | None:
+    """Play it against a service, which stores nothing. is_implicit: TLS comes first; None: where it did on record."""
     tasks: set[asyncio.Task[None]] = set()
 
     def spawn(work: Coroutine[Any, Any, None]) -> None:
@@ -191,12 +200,16 @@ async def rehearse(transcript: Transcript, service: Service) -> Difference | Non
         dialogue.receiver.session.client_name = transcript.client_name
     server = _Rehearsed(dialogue, tasks)
     try:
-        if transcript.is_implicit_tls:
+        if _begins_with_tls(transcript, is_implicit):
             dialogue.secure(Tls("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256), None)
         dialogue.advance()
         return await compare(transcript, server)
     finally:
         dialogue.stop("end of transcript")
+
+
+def _begins_with_tls(transcript: Transcript, is_implicit: bool | None) -> bool:
+    return transcript.is_implicit_tls if is_implicit is None else is_implicit
 
 
 def user_of(steps: Sequence[Step]) -> str:
@@ -255,11 +268,15 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
-async def play(transcript: Transcript, host: str, port: int, password: str = "") -> Difference | None:
-    """Play it against a server; host: a path for a Unix socket. Raises OSError where nobody listens, NotPlayedError."""
-    context = _trusting() if transcript.is_implicit_tls else None
+async def play(
+    transcript: Transcript, host: str, port: int, password: str = "", is_implicit: bool | None = None
+) -> Difference | None:
+    """Play it against a server. host: a path for a Unix socket.  is_implicit: as in rehearse. Raises OSError where
+    nobody listens, NotPlayedError."""
+    context = _trusting() if _begins_with_tls(transcript, is_implicit) else None
     if host.startswith("/"):
-        reader, writer = await asyncio.open_unix_connection(host)
+        name = "localhost" if context else None  # asyncio wants one; it is not looked at
+        reader, writer = await asyncio.open_unix_connection(host, ssl=context, server_hostname=name)
     else:
         reader, writer = await asyncio.open_connection(host, port, ssl=context)
     try:

@@ -135,6 +135,29 @@ def test_nobody_has_a_name_where_none_is_looked_up(run: Runner) -> None:
     assert (ran.status, "+ S: 550 5.7.1 Relaying denied" in ran.out) == (1, True)
 
 
+def test_another_listener_is_played_to_as_it_begins(run: Runner) -> None:
+    """TLS comes first where the listener has it so, whatever the listener on record had."""
+    assert (
+        run("replay", "-c", "smtp.yaml", "--listener", "safe", written(SAFE.replace("@tls implicit\n", ""))).status == 0
+    )
+    starttls = "@tls implicit\nS: 220 *\nC: EHLO a\nS... 250 *\nC: STARTTLS\nS: 220 *\n"
+    assert run("replay", "-c", "smtp.yaml", "--listener", "mx", written(starttls)).status == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (SAFE.replace("@tls implicit\n", ""), ["- (clear text)", "+ (TLS from the first octet)"]),
+        (SAFE.replace("safe", "mx"), ["- (TLS from the first octet)", "+ (clear text)"]),
+    ],
+)
+def test_a_listener_that_begins_otherwise_than_on_record_is_a_difference(
+    run: Runner, text: str, lines: list[str]
+) -> None:
+    ran = run("replay", "-c", "smtp.yaml", written(text))
+    assert (ran.status, ran.out.splitlines()[:3]) == (1, ["s.smtp:", *lines])
+
+
 def test_for_programs_and_other_listeners(run: Runner) -> None:
     ran = run("replay", "-c", "smtp.yaml", "--json", "--listener", "safe", written(GOOD))
     (found,) = json.loads(ran.out)
@@ -146,6 +169,7 @@ def test_for_programs_and_other_listeners(run: Runner) -> None:
     ("arguments", "status", "message"),
     [
         (["-c", "smtp.yaml", "--listener", "no", "s.smtp"], 64, "there is no listener 'no'"),
+        (["-c", "smtp.yaml", "--server", "/a", "--listener", "no", "s.smtp"], 64, "there is no listener 'no'"),
         (["--server", "there", "s.smtp", "-c", "smtp.yaml"], 64, "neither HOST:PORT nor a path"),
         (["--server", "/nowhere/socket", "s.smtp", "-c", "smtp.yaml"], 69, "No such file or directory"),
         (["-c", "smtp.yaml", "bad.smtp"], 65, "bad.smtp:1: not a line of a transcript"),
@@ -270,3 +294,20 @@ def test_a_running_server_with_tls(tmp_path: Path) -> None:
     talk = TALK.replace("C! AUTH LOGIN al\nS: 235 in", "C: STARTTLS\nS: 220 go\nC! STARTTLS\nC: EHLO b\nS: 250 ok")
     difference, heard = asyncio.run(served(talk, tls=context))
     assert (difference, heard) == (None, b"EHLO a\r\nSTARTTLS\r\nEHLO b\r\nQUIT\r\n")
+
+
+def test_tls_comes_first_on_a_unix_socket_too(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("mx.example.com").configure_cert(context)
+    path = str(tmp_path / "s")
+
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hi\r\n")
+        writer.close()
+
+    async def work() -> list[Difference | None]:
+        async with await asyncio.start_unix_server(serve, path, ssl=context):
+            of_listener = await play(read("S: 220 hi\nS.\n", "x"), path, 0, is_implicit=True)
+            return [of_listener, await play(read("@tls implicit\nS: 220 hi\nS.\n", "x"), path, 0)]
+
+    assert asyncio.run(work()) == [None, None]
