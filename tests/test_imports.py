@@ -333,6 +333,12 @@ def test_room_is_known_only_to(room: str) -> None:
     assert knowing - {room} <= KNOWN_ONLY_TO[room]
 
 
+def test_sql_stays_in_its_files() -> None:
+    knowing = {module for module, path in MODULES.items() if "sqlite3" in others(path)}
+    assert {module for module in knowing if not module.startswith(("queue.sqlite", "history."))} == set()
+    assert knowing
+
+
 def assert_no_circle(graph: Mapping[str, set[str]]) -> None:
     try:
         TopologicalSorter(graph).prepare()

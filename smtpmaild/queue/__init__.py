@@ -17,8 +17,8 @@ it. So a crash at any point delivers again at worst, and loses nothing.
 The route of a recipient is stored by name (the rule that accepted it) and its target is looked up at each attempt: a
 corrected config heals mail that waits.
 
-All verbs block; they are called in threads, never in the event loop's. SQLite now (sqlite.py), a replicated engine
-later: nothing of SQL leaves that file.
+All verbs block; they are called in threads, never in the event loop's. SQLite now (sqlite.py and the files it names),
+a replicated engine later: nothing of SQL leaves them.
 """
 
 from __future__ import annotations

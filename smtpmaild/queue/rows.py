@@ -1,4 +1,4 @@
-"""Messages and recipients as rows of the queue's tables, and back. The tables themselves are in sqlite.py."""
+"""Messages and recipients as rows of the queue's tables, and back. The tables themselves are in sqlite_file.py."""
 
 from __future__ import annotations
 

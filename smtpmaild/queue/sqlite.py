@@ -27,119 +27,49 @@ The file of a worker that is no more is adopted by worker 0, when nobody claims 
 rows are copied, then the file is removed.
 
 All verbs may be called from any thread, one at a time runs. Errors of SQLite become OSError with the errno that a file
-would have given. No SQL outside of this file.
+would have given.
+
+This file has the verbs, and claims. sqlite_file.py opens, has the tables and the transactions; sqlite_changes.py
+changes rows; sqlite_reading.py reads them for people; sqlite_adoption.py adopts. No SQL outside of these five.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 from smtpmaild.facts import Log
 from smtpmaild.queue import (
-    BY_MX,
     Body,
     Claim,
     Entry,
     Query,
     QueuedMessage,
-    QueuedRecipient,
     Room,
     Settlement,
     State,
     Usage,
     files,
+    sqlite_changes,
+    sqlite_reading,
 )
-from smtpmaild.queue.body import SMALL, BytesBody, FileBody, LazyBody
+from smtpmaild.queue.body import SMALL, BytesBody, FileBody
 from smtpmaild.queue.depth import Depth
 from smtpmaild.queue.due import DueIndex
-from smtpmaild.queue.rows import (
-    MESSAGE_COLUMNS,
-    MESSAGE_WIDTH,
-    NUMBER,
-    RECIPIENT_COLUMNS,
-    STATE,
-    message_row,
-    recipient_row,
-    to_message,
-    to_recipient,
-)
-from smtpmaild.smtp.reply import Reply
+from smtpmaild.queue.rows import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, to_message, to_recipient
+from smtpmaild.queue.sqlite_adoption import adopt
+from smtpmaild.queue.sqlite_file import ShardFile, opened, os_errors
 
-#: The destination of what a person returns to its sender: it does not wait for that of the mail.
-RETURNED = "(returned)"
 #: What lies in bodies/ without a row so long, and was not touched, is no message on its way into the queue.
 ORPHAN_AGE = 3600.0
-#: How long a write waits for that of another process.
-_PATIENCE = 10.0
-#: Pages of the log (4 KiB each) from which on it is written back into the database. A checkpoint costs two syncs and
-#: random writes; the default of 1,000 pages came every 300 messages.
-_CHECKPOINT = 8000
 #: How often worker 0 looks for files of workers that are no more.
 _ADOPTION_SECONDS = 30.0
 
-#: Each step leads from its index to the next version, kept in user_version. Steps are only ever added.
-STEPS: Sequence[str] = (
-    """
-    CREATE TABLE message (
-        id INTEGER PRIMARY KEY,
-        queue_id TEXT NOT NULL UNIQUE,
-        received_at REAL NOT NULL,
-        reverse_path TEXT NOT NULL,
-        sender_domain TEXT NOT NULL,
-        size INTEGER NOT NULL,
-        in_file INTEGER NOT NULL,
-        body_type TEXT NOT NULL,
-        is_utf8 INTEGER NOT NULL,
-        parameters TEXT NOT NULL,
-        user TEXT NOT NULL,
-        listener TEXT NOT NULL,
-        peer TEXT NOT NULL
-    );
-    CREATE TABLE body (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
-    CREATE TABLE recipient (
-        message INTEGER NOT NULL,
-        number INTEGER NOT NULL,
-        address TEXT NOT NULL,
-        domain TEXT NOT NULL,
-        route TEXT NOT NULL,
-        destination TEXT NOT NULL,
-        flow TEXT NOT NULL,
-        state INTEGER NOT NULL,
-        parameters TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        next_attempt REAL NOT NULL,
-        attempted_at REAL NOT NULL,
-        code INTEGER NOT NULL,
-        enhanced TEXT NOT NULL,
-        text TEXT NOT NULL,
-        remote TEXT NOT NULL,
-        PRIMARY KEY (message, number)
-    ) WITHOUT ROWID;
-    CREATE INDEX waiting ON recipient (destination, flow, next_attempt) WHERE state <= 2;
-    """,
-    """
-    ALTER TABLE message ADD COLUMN deadline REAL NOT NULL DEFAULT 0;
-    CREATE INDEX deadlines ON message (deadline) WHERE deadline > 0;
-    """,
-    "ALTER TABLE recipient ADD COLUMN accepted_as TEXT NOT NULL DEFAULT '';",
-)
-
-_PUT_MESSAGE = f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  constants
-_PUT_RECIPIENT = (
-    f"INSERT INTO recipient (message, destination, flow, {RECIPIENT_COLUMNS}) "  # noqa: S608  constants
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _FIRST_OF_LANE = (
     "SELECT message, next_attempt FROM recipient WHERE destination = ? AND flow = ? AND state <= 2 "
     "ORDER BY next_attempt LIMIT 1"
@@ -148,13 +78,6 @@ _TAKE = (
     "UPDATE recipient SET state = 2, next_attempt = ? "  # noqa: S608  constants
     f"WHERE message = ? AND destination = ? AND state <= 2 AND next_attempt <= ? RETURNING {RECIPIENT_COLUMNS}"
 )
-_SETTLE = (
-    "UPDATE recipient SET state = ?, next_attempt = ?, attempts = attempts + ?, "
-    "attempted_at = coalesce(?, attempted_at), code = coalesce(?, code), enhanced = coalesce(?, enhanced), "
-    "text = coalesce(?, text), remote = coalesce(?, remote) WHERE message = ? AND number = ?"
-)
-_COUNT = "SELECT count(*), coalesce(sum(size), 0) FROM message"
-_RETURN = "UPDATE recipient SET destination = ? WHERE message = ? AND number = ?"
 _LANES = "SELECT destination, flow, min(next_attempt) FROM recipient WHERE state <= 2 GROUP BY destination, flow"
 _OLD = (
     "SELECT DISTINCT recipient.message, destination FROM message JOIN recipient ON recipient.message = message.id "
@@ -163,21 +86,6 @@ _OLD = (
 _LATE = (
     "SELECT DISTINCT recipient.message, destination FROM message JOIN recipient ON recipient.message = message.id "
     "WHERE deadline > 0 AND deadline <= ? AND attempted_at < deadline AND state <= 2 AND next_attempt <= ? LIMIT ?"
-)
-
-_COUNT = "SELECT count(*), coalesce(sum(size), 0) FROM message"
-_ALL = "FROM message CROSS JOIN recipient ON recipient.message = message.id WHERE {}"
-_DEPTHS = (
-    "SELECT destination, count(*), sum(size), min(received_at) "  # noqa: S608  constants
-    f"FROM (SELECT DISTINCT destination, message.id, size, received_at {_ALL}) GROUP BY destination"
-)
-_STATES = (
-    "SELECT destination, state, count(*), min(CASE WHEN state < 2 THEN next_attempt END) "
-    f"{_ALL} GROUP BY destination, state"
-)
-# SQLite: with max() the other columns are those of the row that has it.
-_LAST_SAID = (
-    f"SELECT destination, max(attempted_at), code, enhanced, text, address {_ALL} AND code > 0 GROUP BY destination"
 )
 
 
@@ -191,38 +99,34 @@ class SqliteQueue:
     def __init__(self, directory: str, log: Log, number: int = 0, workers: int = 1) -> None:
         self.directory = directory
         self.bodies = f"{directory}/bodies"
-        self.path = files.shard_path(directory, number)
         self._number = number
         self._workers = workers
         self._log = log
         self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
+        self._file = ShardFile(files.shard_path(directory, number))
         self._claims_lock = -1  # the descriptor that holds queue-N.lock
         self._users_lock = -1  # the descriptor that shares queue-N.users
         self._due: DueIndex | None = None  # None: to be read from the file
-        self._version = -1  # of the file, as changes by other connections raise it
+        self._version = (0, 0)  # of the file when _due was read
         self._usage = Usage(0, 0)
         self._adopt_at = 0.0
 
     def enter(self, number: int) -> None:
         """Be the queue of this worker; before open()."""
         self._number = number
-        self.path = files.shard_path(self.directory, number)
+        self._file = ShardFile(files.shard_path(self.directory, number))
 
     def open(self) -> None:
         """Make what is missing, bring the schema up to date."""
-        with self._lock, _os_errors(self.path):
+        with self._lock, os_errors(self._file.path):
             files.make_directories(self.directory)
             self._users_lock = files.share(files.users_path(self.directory, self._number))
-            self._connection = _connect(self.path)
             self._recount()
 
     def close(self) -> None:
         """Let go of the file, and of the right to claim from it."""
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._file.close()
             if self._users_lock >= 0:
                 os.close(self._users_lock)
                 self._users_lock = -1
@@ -244,12 +148,12 @@ class SqliteQueue:
 
     def claim(self, now: float, lease_until: float, limit: int, room: Room) -> Sequence[Claim]:
         """See QueueStore. Nothing while another process has the right to claim."""
-        with self._lock, _os_errors(self.path):
+        with self._lock, os_errors(self._file.path):
             if not self._may_claim():
                 return ()
             due = self._read_due(now)
             try:
-                with self._transaction(is_durable=False) as connection:
+                with self._file.transaction(is_durable=False) as connection:
                     claims = list(self._claim(connection, due, now, lease_until, limit, room))
                     rows = connection.execute(_LATE, (now, now, limit)).fetchall()
                     claims += [self._take(connection, one, to, now, lease_until) for one, to in rows]
@@ -263,14 +167,14 @@ class SqliteQueue:
 
     def settle(self, settled: Sequence[tuple[Claim, Sequence[Settlement]]], new: Sequence[Entry] = ()) -> None:
         """See QueueStore."""
-        with self._lock, _os_errors(self.path):
+        with self._lock, os_errors(self._file.path):
             new = [(self._with_stored_body(message), recipients) for message, recipients in new]
-            gone: _Gone = []
-            with self._transaction() as connection:
+            gone: sqlite_changes.Gone = []
+            with self._file.transaction() as connection:
                 for claim, settlements in settled:
-                    gone += _settle(connection, claim, settlements)
+                    gone += sqlite_changes.settle(connection, claim, settlements)
                 if new:
-                    _insert(connection, new)
+                    sqlite_changes.insert(connection, new)
             self._count(new, gone)
             for claim, settlements in settled:
                 for one in settlements:
@@ -282,21 +186,22 @@ class SqliteQueue:
 
     def find(self, query: Query) -> Iterator[Entry]:
         """See QueueStore. Sees the queue as it is when the first message is asked for."""
-        with _os_errors(self.path), closing(_connect(self.path)) as connection:
-            yield from self._find(connection, query)
+        with opened(self._file.path) as connection:
+            yield from sqlite_reading.find(connection, self._file.path, self.bodies, query)
 
     def change(self, query: Query, settlement: Settlement) -> Sequence[Entry]:
         """See QueueStore."""
-        with self._lock, _os_errors(self.path):
+        with self._lock, os_errors(self._file.path):
             self._may_claim()  # where nobody serves, what the dead had in delivery is free
-            gone: _Gone = []
+            gone: sqlite_changes.Gone = []
             changed: list[Entry] = []
-            with self._transaction() as connection:
-                for message, recipients in list(self._find(connection, query)):
+            with self._file.transaction() as connection:
+                found = list(sqlite_reading.find(connection, self._file.path, self.bodies, query))
+                for message, recipients in found:
                     free = [one for one in recipients if one.state is not State.IN_DELIVERY and not one.state.is_final]
                     if free:
                         changed.append((message, free))
-                        gone += _change(connection, message.queue_id, free, settlement)
+                        gone += sqlite_changes.change(connection, message.queue_id, free, settlement)
             self._count((), gone)
             self._due = None
             return changed
@@ -309,68 +214,23 @@ class SqliteQueue:
 
     def depths(self, query: Query) -> dict[str, Depth]:
         """What the query asks for, by destination. Reads the file as find() does."""
-        where, values = _conditions(query)
-        depths: defaultdict[str, Depth] = defaultdict(Depth)
-        with _os_errors(self.path), closing(_connect(self.path)) as connection:
-            for name, messages, size, oldest in connection.execute(_DEPTHS.format(where), values):
-                depths[name] = Depth(messages, size, oldest=oldest)
-            for name, state, count, next_attempt in connection.execute(_STATES.format(where), values):
-                depths[name].states[STATE[state]] = count
-                if next_attempt is not None:
-                    depths[name].next_attempt = min(next_attempt, depths[name].next_attempt)
-            for name, at, code, enhanced, text, address in connection.execute(_LAST_SAID.format(where), values):
-                depth = depths[name]
-                depth.attempted_at, depth.last, depth.last_to = at, str(Reply(code, enhanced, text)), address
-        return dict(depths)
+        with opened(self._file.path) as connection:
+            return sqlite_reading.depths(connection, query)
 
     def count(self) -> Usage:
         """How much there is, exactly. Reads the file as find() does."""
-        with _os_errors(self.path), closing(_connect(self.path)) as connection:
-            return Usage(*connection.execute(_COUNT).fetchone())
+        with opened(self._file.path) as connection:
+            return sqlite_reading.usage(connection)
 
     def whole_usage(self) -> Usage:
         """See QueueStore."""
         usage = self._usage
         for number, path in files.shards(self.directory):
             if number != self._number:
-                with _os_errors(path), closing(_connect(path)) as connection:
-                    messages, size = connection.execute(_COUNT).fetchone()
-                usage = Usage(usage.messages + messages, usage.size + size)
+                with opened(path) as connection:
+                    other = sqlite_reading.usage(connection)
+                usage = Usage(usage.messages + other.messages, usage.size + other.size)
         return usage
-
-    # Transactions
-
-    @contextmanager
-    def _transaction(self, *, is_durable: bool = True) -> Iterator[sqlite3.Connection]:
-        connection = self._connected()
-        if not is_durable:
-            connection.execute("PRAGMA synchronous = NORMAL")
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                self._roll_back(connection)
-                raise
-        finally:
-            if not is_durable and self._connection is not None:
-                connection.execute("PRAGMA synchronous = FULL")
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = _connect(self.path)
-            self._due = None
-        return self._connection
-
-    def _roll_back(self, connection: sqlite3.Connection) -> None:
-        try:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            # What SQLite thinks of the file may be wrong now; a new connection reads it again.
-            connection.close()
-            self._connection = None
 
     # Claims
 
@@ -382,7 +242,7 @@ class SqliteQueue:
         if descriptor is None:
             return False
         try:
-            with self._transaction() as connection:
+            with self._file.transaction() as connection:
                 # Long due, but not AT_ONCE, which a person says.
                 connection.execute("UPDATE recipient SET state = 1, next_attempt = 1 WHERE state = 2")
         except BaseException:
@@ -397,13 +257,18 @@ class SqliteQueue:
         if self._number == 0 and now >= self._adopt_at:
             self._adopt_at = now + _ADOPTION_SECONDS
             self._adopt()
-        connection = self._connected()
-        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        version = self._file.version()
         if self._due is None or version != self._version:
             self._version = version
-            self._due = DueIndex(connection.execute(_LANES))
+            self._due = DueIndex(self._file.connected().execute(_LANES))
             self._recount()
         return self._due
+
+    def _adopt(self) -> None:
+        """Take in the mail of workers that are no more."""
+        for number, path in files.shards(self.directory):
+            if number >= self._workers and adopt(self.directory, number, path, self._file, self._log):
+                self._due = None
 
     def _claim(
         self, connection: sqlite3.Connection, due: DueIndex, now: float, lease_until: float, limit: int, room: Room
@@ -433,40 +298,6 @@ class SqliteQueue:
         if self._due is not None:
             self._due.note(destination, flow, at)
 
-    # Finding
-
-    def _find(self, connection: sqlite3.Connection, query: Query) -> Iterator[Entry]:
-        where, values = _conditions(query)
-        recipient = ", ".join(f"recipient.{name}" for name in RECIPIENT_COLUMNS.split(", "))
-        message = ", ".join(f"message.{name}" for name in MESSAGE_COLUMNS.split(", "))
-        rows = connection.execute(
-            f"SELECT {message}, {recipient} FROM message CROSS JOIN recipient ON recipient.message = message.id "  # noqa: S608
-            f"WHERE {where} ORDER BY message.received_at, message.id, recipient.number",
-            values,
-        )
-        for count, (_, together) in enumerate(groupby(rows, itemgetter(0)), 1):
-            lines = list(together)
-            yield to_message(lines[0], self._body(lines[0])), [to_recipient(line[MESSAGE_WIDTH:]) for line in lines]
-            if count == query.limit:
-                return
-
-    def _body(self, row: Sequence[Any]) -> Body:
-        number, queue_id, size, in_file = row[0], row[1], row[5], row[6]
-        if in_file:
-            return FileBody(f"{self.bodies}/{queue_id}", size)
-
-        def read() -> bytes:
-            with _os_errors(self.path), closing(_connect(self.path)) as connection:
-                found = connection.execute(
-                    "SELECT data FROM body JOIN message USING (id) WHERE id = ? AND queue_id = ?", (number, queue_id)
-                ).fetchone()
-                if found is None:
-                    raise FileNotFoundError(errno.ENOENT, "the message has left the queue", queue_id)
-                data: bytes = found[0]
-                return data
-
-        return LazyBody(size, read)
-
     # Bodies and counts
 
     def _with_stored_body(self, message: QueuedMessage) -> QueuedMessage:
@@ -483,7 +314,7 @@ class SqliteQueue:
                 files.store_body(source, self.directory, message.queue_id)
         return replace(message, body=FileBody(path, body.size))
 
-    def _count(self, new: Sequence[Entry], gone: _Gone) -> None:
+    def _count(self, new: Sequence[Entry], gone: sqlite_changes.Gone) -> None:
         """Keep the sums; unlink the files of what is gone."""
         messages = self._usage.messages + len(new) - len(gone)
         size = self._usage.size + sum(message.body.size for message, _ in new) - sum(one[1] for one in gone)
@@ -496,62 +327,7 @@ class SqliteQueue:
                     pass  # swept by a later start
 
     def _recount(self) -> None:
-        row = self._connected().execute(_COUNT).fetchone()
-        self._usage = Usage(*row)
-
-    # Adoption
-
-    def _adopt(self) -> None:
-        """Take in the mail of workers that are no more."""
-        for number, path in files.shards(self.directory):
-            if number < self._workers:
-                continue
-            locks = [files.lock(path_of(self.directory, number)) for path_of in (files.lock_path, files.users_path)]
-            try:
-                if None not in locks:  # else it serves still, until its last session has ended
-                    count = self._copy_from(path)
-                    for name in (path, f"{path}-wal", f"{path}-shm"):
-                        files.unlink_if_there(name)
-                    self._due = None
-                    self._log.info("queue_adopted", path=path, messages=count)
-            finally:
-                for descriptor in locks:
-                    if descriptor is not None:
-                        os.close(descriptor)
-
-    def _copy_from(self, path: str) -> int:
-        _connect(path).close()  # brings its schema up to date
-        connection = self._connected()
-        connection.execute("ATTACH ? AS old", (path,))
-        try:
-            with self._transaction():
-                (base,) = connection.execute("SELECT coalesce(max(id), 0) FROM main.message").fetchone()
-                count = connection.execute(
-                    f"INSERT INTO main.message ({MESSAGE_COLUMNS}) SELECT id + ?{MESSAGE_COLUMNS.removeprefix('id')} "  # noqa: S608
-                    "FROM old.message WHERE queue_id NOT IN (SELECT queue_id FROM main.message)",
-                    (base,),
-                ).rowcount
-                connection.execute(
-                    "INSERT INTO main.body SELECT id + ?1, data FROM old.body "
-                    "WHERE id + ?1 IN (SELECT id FROM main.message WHERE id > ?1)",
-                    (base,),
-                )
-                connection.execute(
-                    f"INSERT INTO main.recipient (message, destination, flow, {RECIPIENT_COLUMNS}) "  # noqa: S608
-                    f"SELECT message + ?1, destination, flow, {RECIPIENT_COLUMNS} FROM old.recipient "
-                    "WHERE message + ?1 IN (SELECT id FROM main.message WHERE id > ?1)",
-                    (base,),
-                )
-                # Nobody is at work on them any more.
-                connection.execute(
-                    "UPDATE recipient SET state = 1, next_attempt = 1 WHERE message > ? AND state = 2", (base,)
-                )
-            return count
-        finally:
-            connection.execute("DETACH old")
-
-
-# Files
+        self._usage = sqlite_reading.usage(self._file.connected())
 
 
 def prepare(directory: str, log: Log, now: Callable[[], float] = time.time) -> None:
@@ -559,161 +335,6 @@ def prepare(directory: str, log: Log, now: Callable[[], float] = time.time) -> N
     files.make_directories(directory)
     known: set[str] = set()
     for _, path in files.shards(directory):
-        with _os_errors(path), closing(_connect(path)) as connection:
+        with opened(path) as connection:
             known.update(row[0] for row in connection.execute("SELECT queue_id FROM message WHERE in_file"))
     files.sweep_bodies(directory, known, now() - ORPHAN_AGE, lambda path: log.info("queue_orphan_removed", path=path))
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT}")
-        _migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _migrate(connection: sqlite3.Connection, path: str) -> None:
-    if _version(connection) == len(STEPS):
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection)
-        if version > len(STEPS):
-            raise OSError(errno.EPROTONOSUPPORT, "made by a later version of smtpmaild", path)
-        for step in STEPS[version:]:
-            for statement in filter(str.strip, step.split(";")):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(STEPS)}")
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-#: Primary result codes of SQLite and what they would be of a file.
-_ERRNO = {
-    sqlite3.SQLITE_FULL: errno.ENOSPC,
-    sqlite3.SQLITE_READONLY: errno.EROFS,
-    sqlite3.SQLITE_BUSY: errno.EAGAIN,
-    sqlite3.SQLITE_LOCKED: errno.EAGAIN,
-    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
-    sqlite3.SQLITE_PERM: errno.EACCES,
-    sqlite3.SQLITE_NOMEM: errno.ENOMEM,
-}
-
-
-@contextmanager
-def _os_errors(path: str) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
-        raise OSError(_ERRNO.get(code, errno.EIO), str(error), path) from error
-
-
-# Rows
-
-
-def _insert(connection: sqlite3.Connection, new: Iterable[Entry]) -> None:
-    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM message").fetchone()
-    messages, bodies, recipients = [], [], []
-    for number, (message, its_recipients) in enumerate(new, last + 1):
-        messages.append(message_row(number, message))
-        if isinstance(message.body, BytesBody):
-            bodies.append((number, message.body.data))
-        recipients += [recipient_row(number, message.flow, one) for one in its_recipients]
-    connection.executemany(_PUT_MESSAGE, messages)
-    connection.executemany("INSERT INTO body (id, data) VALUES (?, ?)", bodies)
-    connection.executemany(_PUT_RECIPIENT, recipients)
-
-
-def _conditions(query: Query) -> tuple[str, list[object]]:
-    given: list[tuple[str, Sequence[object]]] = []
-    if query.queue_ids:
-        given.append((f"queue_id IN ({_marks(query.queue_ids)})", [*query.queue_ids]))
-    if query.sender is not None:
-        given.append(("lower(reverse_path) = ?", [query.sender.lower()]))
-    if query.recipient:
-        given.append(("lower(address) = ?", [query.recipient.lower()]))
-    if query.domain:
-        given.append(("domain = ?", [query.domain.lower()]))
-    if query.below:
-        below = query.below.lower()
-        given.append(("(domain = ? OR substr(domain, ?) = ?)", [below, -len(below) - 1, f".{below}"]))
-    if query.relay:
-        given.append(("route IN (?, ?)", [f"relay:{query.relay}", f"{BY_MX}/{query.relay}"]))
-    if query.states:
-        given.append((f"state IN ({_marks(query.states)})", [NUMBER[state] for state in query.states]))
-    if query.received_before:
-        given.append(("received_at < ?", [query.received_before]))
-    conditions = " AND ".join(condition for condition, _ in given) or "1"
-    return conditions, [value for _, values in given for value in values]
-
-
-def _marks(values: Iterable[object]) -> str:
-    return ", ".join("?" for _ in values)
-
-
-_Gone = list[tuple[str, int, int]]  # queue id, size, whether its body is in a file
-
-
-def _settle(connection: sqlite3.Connection, claim: Claim, settlements: Sequence[Settlement]) -> _Gone:
-    queue_id = claim.message.queue_id
-    row = connection.execute("SELECT id FROM message WHERE queue_id = ?", (queue_id,)).fetchone()
-    if row is None:
-        return []  # somebody dropped it meanwhile
-    (number,) = row
-    ended = {one.number for one in settlements if one.state.is_final}
-    if ended and ended.issuperset(_open_numbers(connection, number)):
-        return _remove(connection, number)
-    for one in settlements:
-        values = (*_settlement_values(one), number, one.number)
-        if one.state.is_final:
-            connection.execute(f"{_SETTLE} AND state < 4", values)
-        else:
-            connection.execute(f"{_SETTLE} AND state = 2 AND next_attempt = ?", (*values, claim.lease_until))
-    return []
-
-
-def _change(
-    connection: sqlite3.Connection, queue_id: str, recipients: Sequence[QueuedRecipient], settlement: Settlement
-) -> _Gone:
-    (number,) = connection.execute("SELECT id FROM message WHERE queue_id = ?", (queue_id,)).fetchone()
-    values = _settlement_values(settlement)
-    connection.executemany(_SETTLE, [(*values, number, one.number) for one in recipients])
-    if settlement.reply is not None and settlement.reply.is_permanent:
-        connection.executemany(_RETURN, [(RETURNED, number, one.number) for one in recipients])
-    return [] if _open_numbers(connection, number) else _remove(connection, number)
-
-
-def _open_numbers(connection: sqlite3.Connection, message: int) -> set[int]:
-    """Recipients that have no end yet."""
-    return {
-        row[0] for row in connection.execute("SELECT number FROM recipient WHERE message = ? AND state < 4", (message,))
-    }
-
-
-def _remove(connection: sqlite3.Connection, message: int) -> _Gone:
-    connection.execute("DELETE FROM recipient WHERE message = ?", (message,))
-    connection.execute("DELETE FROM body WHERE id = ?", (message,))
-    return connection.execute(
-        "DELETE FROM message WHERE id = ? RETURNING queue_id, size, in_file", (message,)
-    ).fetchall()
-
-
-def _settlement_values(one: Settlement) -> tuple[object, ...]:
-    said: Sequence[object] = (None, None, None, None)
-    if one.reply is not None:
-        said = (one.reply.code, one.reply.enhanced, one.reply.text, one.remote)
-    return NUMBER[one.state], one.next_attempt, one.reply is not None, one.at if one.reply else None, *said

@@ -13,7 +13,8 @@ from receiving import RecordingLog
 
 from smtpmaild.queue import Entry, Query, Room, State
 from smtpmaild.queue.shards import BOUNCED_BY_HAND, CHANGES, Shards, Who
-from smtpmaild.queue.sqlite import RETURNED, SqliteQueue
+from smtpmaild.queue.sqlite import SqliteQueue
+from smtpmaild.queue.sqlite_changes import RETURNED
 
 PLENTY = Room(other=1000)
 

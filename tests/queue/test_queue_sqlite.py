@@ -1,10 +1,9 @@
-"""The queue in SQLite: against the reference, across processes, through crashes and on disks in trouble."""
+"""The queue in SQLite: claims, against the reference, across processes, through crashes and on disks in trouble."""
 
 from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 import subprocess
 import sys
 import time
@@ -16,23 +15,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from queueing import LATER, NO, NOW, MemoryQueue, address, all_of, entry
+from queueing import LATER, NOW, MemoryQueue, all_of, entry
 from receiving import RecordingLog
+from sqlite_queues import LEASE, PLENTY, make, read, shown, with_parameters
 
-from smtpmaild.queue import Body, Entry, Query, QueueStore, Room, Settlement, State, Usage, files, sqlite
-from smtpmaild.queue.body import SMALL, BytesBody, FileBody, file_body
-from smtpmaild.queue.sqlite import SqliteQueue, prepare
+from smtpmaild.queue import Entry, Query, Room, Settlement, State, Usage
+from smtpmaild.queue.body import SMALL, FileBody, file_body
+from smtpmaild.queue.sqlite import ORPHAN_AGE, SqliteQueue, prepare
 
-PLENTY = Room(other=1000)
 # What is killed cannot write down what it covered.
 _WITHOUT_COVERAGE = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-LEASE = NOW + 600
-
-
-def make(path: Path, number: int = 0, workers: int = 1) -> SqliteQueue:
-    queue = SqliteQueue(str(path), RecordingLog(), number, workers)
-    queue.open()
-    return queue
 
 
 @pytest.fixture
@@ -40,38 +32,6 @@ def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
     queue = make(tmp_path)
     yield queue
     queue.close()
-
-
-def read(body: Body) -> bytes:
-    with body.open() as source:
-        return source.read()
-
-
-def shown(found: Any) -> list[tuple[object, ...]]:
-    """Everything of entries but how their bodies are kept."""
-    return [
-        (replace(message, body=BytesBody(read(message.body))), message.parameters, list(recipients))
-        for message, recipients in found
-    ]
-
-
-def states(queue: QueueStore) -> dict[str, State]:
-    return {one.address.text: one.state for _, recipients in queue.find(Query()) for one in recipients}
-
-
-def test_what_was_put_is_found_as_it_was(queue: SqliteQueue) -> None:
-    entries = [
-        entry("b@y.example", "c@y.example"),
-        entry('"a b"@z.example', "postmaster@[192.0.2.1]", sender=""),
-        entry("b@y.example", sender='"q\\"x"@x.example', user="alice"),
-    ]
-    utf8 = replace(entries[0][0], queue_id="U", is_utf8=True, reverse_path=address("ä@x.example"))
-    tried = replace(entries[0][1][0], last=NO, remote="mx", attempts=3, attempted_at=5.0, accepted_as="all@x.example")
-    entries.append((utf8, [tried]))
-    queue.put(entries)
-
-    assert shown(queue.find(Query())) == shown(entries)
-    assert queue.usage() == Usage(4, sum(message.body.size for message, _ in entries))
 
 
 def test_claim_is_a_lease_on_all_due_recipients_of_one_destination(queue: SqliteQueue) -> None:
@@ -86,18 +46,6 @@ def test_claim_is_a_lease_on_all_due_recipients_of_one_destination(queue: Sqlite
     assert len(queue.claim(LEASE, LEASE + 600, 10, PLENTY)) == 2, "the lease is over"
 
 
-def test_message_is_gone_with_its_last_recipient(queue: SqliteQueue) -> None:
-    queue.put([entry("b@y.example", "c@z.example")])
-    one, other = queue.claim(NOW, LEASE, 10, PLENTY)
-
-    queue.settle([all_of(one, State.DELIVERED)])
-    assert set(states(queue).values()) == {State.DELIVERED, State.IN_DELIVERY}
-    queue.settle([all_of(other, State.BOUNCED, NO)])
-
-    assert list(queue.find(Query())) == []
-    assert queue.usage() == Usage(0, 0)
-
-
 def test_deferred_mail_comes_again_and_knows_why(queue: SqliteQueue) -> None:
     queue.put([entry()])
     (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
@@ -108,44 +56,6 @@ def test_deferred_mail_comes_again_and_knows_why(queue: SqliteQueue) -> None:
     (recipient,) = again.recipients
     assert (recipient.attempts, recipient.last, recipient.remote) == (1, LATER, "mx.y.example")
     assert recipient.attempted_at == NOW
-
-
-def test_lease_is_renewed_by_settling_as_in_delivery(queue: SqliteQueue) -> None:
-    queue.put([entry()])
-    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
-    queue.settle([(claim, [Settlement(0, State.IN_DELIVERY, next_attempt=LEASE + 600)])])
-
-    assert queue.claim(LEASE + 1, LEASE + 700, 10, PLENTY) == []
-    queue.settle([all_of(replace(claim, lease_until=LEASE + 600), State.DEFERRED, LATER)])
-    assert states(queue) == {"b@y.example": State.DEFERRED}
-
-
-def test_who_lost_the_lease_cannot_defer_but_an_end_counts(queue: SqliteQueue) -> None:
-    queue.put([entry()])
-    (late,) = queue.claim(NOW, LEASE, 10, PLENTY)
-    (current,) = queue.claim(LEASE, LEASE + 600, 10, PLENTY)
-
-    queue.settle([all_of(late, State.DEFERRED, LATER)])
-    assert states(queue) == {"b@y.example": State.IN_DELIVERY}
-    queue.settle([all_of(late, State.DELIVERED)])
-    queue.settle([all_of(current, State.DEFERRED, LATER)])
-    assert states(queue) == {}
-
-
-def test_reports_are_put_with_the_settlement_or_not_at_all(queue: SqliteQueue) -> None:
-    queue.put([entry(queue_id="A"), entry("c@z.example", queue_id="C", state=State.HELD)])
-    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
-    report = entry("a@x.example", sender="", queue_id="B")
-    taken = entry(queue_id="C")  # a row of that id is there
-
-    with pytest.raises(OSError, match="UNIQUE"):
-        queue.settle([all_of(claim, State.BOUNCED, NO)], [report, taken])
-    assert states(queue) == {"b@y.example": State.IN_DELIVERY, "c@z.example": State.HELD}
-
-    queue.settle([all_of(claim, State.BOUNCED, NO)], [report])
-    assert states(queue) == {"a@x.example": State.QUEUED, "c@z.example": State.HELD}
-    (of_report,) = queue.claim(NOW, LEASE, 10, PLENTY)
-    assert of_report.message.reverse_path.is_null
 
 
 def test_old_mail_is_claimed_though_there_is_no_room(queue: SqliteQueue) -> None:
@@ -184,32 +94,6 @@ def test_body_that_lies_in_its_place_is_not_copied_and_a_small_one_goes_into_the
     )
     assert (tmp_path / "bodies" / "A").stat().st_ino == inode
     assert [read(message.body) for message, _ in queue.find(Query())] == [b"y" * 100_000, b"z"]
-
-
-def test_body_of_a_message_that_left_is_not_there(queue: SqliteQueue) -> None:
-    queue.put([entry()])
-    (found,) = queue.find(Query())
-    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
-    queue.settle([all_of(claim, State.DELIVERED)])
-    with pytest.raises(FileNotFoundError):
-        found[0].body.open()
-
-
-def test_a_persons_word_leaves_alone_what_is_in_delivery(queue: SqliteQueue) -> None:
-    queue.put([entry("b@y.example", at=NOW), entry("c@z.example", at=NOW + 100)])
-    (claim,) = queue.claim(NOW, LEASE, 10, PLENTY)
-
-    changed = queue.change(Query(), Settlement(0, State.HELD))
-    assert [one.address.text for _, recipients in changed for one in recipients] == ["c@z.example"]
-    assert queue.claim(NOW + 200, LEASE, 10, PLENTY) == []
-    queue.change(Query(states=[State.HELD]), Settlement(0, State.DEFERRED, next_attempt=NOW))
-    (released,) = queue.claim(NOW + 200, LEASE, 10, PLENTY)
-    assert released.recipients[0].attempts == 0
-    queue.settle([all_of(claim, State.DEFERRED, LATER), all_of(released, State.DEFERRED, LATER)])
-    dropped = queue.change(Query(domain="Z.example"), Settlement(0, State.EXPIRED))
-    assert len(dropped) == 1
-    assert states(queue) == {"b@y.example": State.DEFERRED}
-    assert queue.usage().messages == 1
 
 
 # Properties: whatever is done, the file and the reference agree.
@@ -309,40 +193,14 @@ def _claimed(claims: Any) -> set[tuple[object, ...]]:
     }
 
 
-QUERIES = st.builds(
-    Query,
-    queue_ids=st.sampled_from([(), ("A",), ("A", "C")]),
-    sender=st.sampled_from([None, "", "A@x.example"]),
-    recipient=st.sampled_from(["", "B@y.example"]),
-    domain=st.sampled_from(["", "Y.example", "z.example"]),
-    states=st.sampled_from([(), (State.HELD,), (State.QUEUED, State.DEFERRED)]),
-    received_before=st.sampled_from([0.0, NOW + 1]),
-    limit=st.sampled_from([0, 1, 2]),
-)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(query=QUERIES)
-def test_finds_as_the_reference(tmp_path: Path, query: Query) -> None:
-    queue, model = make(tmp_path), MemoryQueue()
-    mail = [
-        entry("b@y.example", "c@z.example", queue_id="A", at=NOW),
-        entry("b@y.example", sender="", queue_id="B", at=NOW + 1, state=State.HELD),
-        entry("c@z.example", queue_id="C", at=NOW + 2, state=State.DEFERRED),
-    ]
-    if not queue.usage().messages:
-        queue.put(mail)
-    model.put(mail)
-    assert shown(queue.find(query)) == shown(model.find(query))
-    queue.close()
-
-
 # Several processes
 
 WORKER = """
 import sys, time
+from pathlib import Path
 sys.path[:0] = [{tests!r}, {tests!r} + "/queue"]
-from test_queue_sqlite import *
+from queueing import NOW
+from sqlite_queues import LEASE, PLENTY, make
 queue = make(Path(sys.argv[1]), *map(int, sys.argv[2:]))
 claims = queue.claim(NOW, LEASE, 10, PLENTY)
 print(len(claims), flush=True)
@@ -396,72 +254,6 @@ def test_what_another_process_puts_and_changes_is_seen(queue: SqliteQueue, tmp_p
     other.close()
 
 
-def test_worker_0_adopts_the_mail_of_a_worker_that_is_no_more(tmp_path: Path) -> None:
-    gone = make(tmp_path, 3, 4)
-    large = b"x" * (SMALL + 1)
-    gone.put([entry(queue_id="A"), entry(queue_id="B", body=large), entry(queue_id="C", state=State.HELD)])
-    assert len(gone.claim(NOW, LEASE, 1, PLENTY)) == 1
-    queue = make(tmp_path, 0, 2)
-    queue.put([entry(queue_id="D"), entry(queue_id="C", state=State.HELD)])
-    assert len(queue.claim(NOW, LEASE, 10, PLENTY)) == 1, "worker 3 serves still"
-    gone.stop_claiming()
-    assert queue.claim(NOW + 40, LEASE, 10, PLENTY) == [], "it claims no more, and its sessions may still put"
-    gone.put([entry(queue_id="E", state=State.HELD)])
-    gone.close()
-
-    claims = queue.claim(NOW + 80, LEASE, 10, PLENTY)
-
-    assert sorted(claim.message.queue_id for claim in claims) == ["A", "B"]
-    assert {read(claim.message.body) for claim in claims} == {large, read(entry()[0].body)}
-    assert sorted(message.queue_id for message, _ in queue.find(Query())) == ["A", "B", "C", "D", "E"]
-    assert queue.usage().messages == 5
-    assert [number for number, _ in files.shards(str(tmp_path))] == [0]
-    queue.close()
-
-
-def test_worker_1_adopts_nothing(tmp_path: Path) -> None:
-    make(tmp_path, 3, 4).close()
-    queue = make(tmp_path, 1, 2)
-    queue.claim(NOW, LEASE, 10, PLENTY)
-    assert [number for number, _ in files.shards(str(tmp_path))] == [1, 3]
-    queue.close()
-
-
-# Schema
-
-
-def test_schema_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = make(tmp_path)
-    queue.put([entry()])
-    queue.close()
-    monkeypatch.setattr(sqlite, "STEPS", (*sqlite.STEPS, "ALTER TABLE message ADD COLUMN later TEXT; SELECT 1"))
-    queue = make(tmp_path)
-    assert len(list(queue.find(Query()))) == 1
-    queue.close()
-    with sqlite3.connect(files.shard_path(str(tmp_path), 0)) as connection:
-        assert connection.execute("SELECT later FROM message").fetchall() == [(None,)]
-        assert connection.execute("PRAGMA user_version").fetchone() == (len(sqlite.STEPS),)
-    connection.close()
-
-
-def with_parameters(one: Entry, **parameters: str) -> Entry:
-    named = {name.replace("_", "-"): value for name, value in parameters.items()}
-    return replace(one[0], parameters=named), one[1]
-
-
-def test_a_file_of_the_first_version_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = sqlite.STEPS
-    monkeypatch.setattr(sqlite, "STEPS", steps[:1])
-    monkeypatch.setattr(sqlite, "_LATE", "SELECT 1, 2, ?, ?, ? WHERE 0")
-    make(tmp_path).close()
-    monkeypatch.undo()
-    queue = make(tmp_path)
-    queue.put([with_parameters(entry(), BY="60;R")])
-    (claim,) = queue.claim(NOW, NOW + 600, 10, Room())
-    assert claim.message.deadline == NOW + 60
-    queue.close()
-
-
 def test_what_is_to_be_delivered_by_now_is_claimed_whatever_room_there_is(tmp_path: Path) -> None:
     queue = make(tmp_path)
     queue.put([with_parameters(entry("b@y.example"), BY="60;N"), entry("c@y.example")])
@@ -481,36 +273,6 @@ def test_urgent_mail_is_claimed_first(tmp_path: Path) -> None:
     claims = [queue.claim(NOW, NOW + 600, 1, Room(other=3))[0] for _ in range(3)]
     assert [one.recipients[0].address.local_part for one in claims] == ["urgent", "plain", "idle"]
     queue.close()
-
-
-def test_domains_below_one_and_relays_are_found(tmp_path: Path) -> None:
-    queue = make(tmp_path)
-    queue.put([entry("a@y.example", "b@sub.y.example", "c@notmy.example", "d@YY.example", "e@y.example.com")])
-    queue.put([entry("f@z.example", route="relay:smart"), entry("g@z.example", route="relay:mx/smart")])
-
-    def found(query: Query) -> list[str]:
-        return [one.address.local_part for _, each in queue.find(query) for one in each]
-
-    assert found(Query(below="Y.example")) == ["a", "b"]
-    assert found(Query(relay="smart")) == ["f", "g"]
-    queue.close()
-
-
-def test_failed_step_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "STEPS", ("CREATE TABLE a (b); NONSENSE",))
-    with pytest.raises(OSError, match="syntax error"):
-        make(tmp_path)
-    monkeypatch.undo()
-    make(tmp_path).close()
-
-
-def test_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
-    make(tmp_path).close()
-    with sqlite3.connect(files.shard_path(str(tmp_path), 0)) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-    with pytest.raises(OSError, match="later version"):
-        make(tmp_path)
 
 
 # Starting
@@ -544,17 +306,6 @@ def test_prepare_makes_the_directory_and_says_where_it_cannot(tmp_path: Path, mo
 # Trouble
 
 
-@pytest.mark.parametrize(("limit", "number"), [("max_page_count = 1", errno.ENOSPC), ("query_only = 1", errno.EROFS)])
-def test_trouble_has_the_number_that_a_file_would_give(queue: SqliteQueue, limit: str, number: int) -> None:
-    assert queue._connection is not None
-    queue._connection.execute(f"PRAGMA {limit}")
-    with pytest.raises(OSError) as caught:
-        queue.put([entry(body=b"x" * 60_000) for _ in range(10)])
-    assert caught.value.errno == number
-    assert list(queue.find(Query())) == []
-    assert queue.usage() == Usage(0, 0)
-
-
 def test_failed_body_leaves_nothing(queue: SqliteQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: int) -> None:
         raise OSError(errno.EIO, "disk")
@@ -567,23 +318,13 @@ def test_failed_body_leaves_nothing(queue: SqliteQueue, tmp_path: Path, monkeypa
 
 def test_failed_claim_forgets_nobody(queue: SqliteQueue) -> None:
     queue.put([entry(), entry("c@z.example")])
-    assert queue._connection is not None
+    connection = queue._file.connected()
     assert queue.claim(NOW - 10, LEASE, 1, PLENTY) == []
-    queue._connection.execute("PRAGMA query_only = 1")
+    connection.execute("PRAGMA query_only = 1")
     with pytest.raises(OSError, match="readonly"):
         queue.claim(NOW, LEASE, 10, PLENTY)
-    queue._connection.execute("PRAGMA query_only = 0")
+    connection.execute("PRAGMA query_only = 0")
     assert len(queue.claim(NOW, LEASE, 10, PLENTY)) == 2
-
-
-def test_connection_that_cannot_roll_back_is_replaced(queue: SqliteQueue) -> None:
-    broken = queue._connected()
-    queue._roll_back(broken)  # nothing to roll back: it stays
-    assert queue._connection is broken
-    broken.close()
-    queue._roll_back(broken)
-    queue.put([entry()])
-    assert len(queue.claim(NOW, LEASE, 10, PLENTY)) == 1
 
 
 def test_full_disk(tmp_path: Path) -> None:
@@ -616,10 +357,12 @@ def test_full_disk(tmp_path: Path) -> None:
 # Crashes: a process dies by SIGKILL before and after each call that changes something, one process for each place.
 
 CRASH = """
-import os, signal, sys
+import os, signal, sqlite3, sys
+from pathlib import Path
 sys.path[:0] = [{tests!r}, {tests!r} + "/queue"]
-import sqlite3
-from test_queue_sqlite import *
+from queueing import NO, NOW, all_of, entry
+from smtpmaild.queue import State, files
+from sqlite_queues import LEASE, PLENTY, make
 left = 0
 
 def step():
@@ -685,7 +428,7 @@ def test_kill_between_any_two_steps_loses_nothing(tmp_path: Path) -> None:
 
 
 def _check_after_crash(place: Path, said: list[str]) -> None:
-    prepare(str(place), RecordingLog(), now=lambda: time.time() + 2 * sqlite.ORPHAN_AGE)
+    prepare(str(place), RecordingLog(), now=lambda: time.time() + 2 * ORPHAN_AGE)
     queue = make(place)
     claims = {claim.message.queue_id: claim for claim in queue.claim(NOW, LEASE, 10, PLENTY)}
     for number, size in (("1", 20), ("2", 100_000)):
