@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from smtpmaild.auth.accounts import Accounts, UsersFileError, canonical
 from smtpmaild.auth.users_file import read
 from smtpmaild.config.findings import Finding, Findings
+from smtpmaild.config.mistakes import did_you_mean
 from smtpmaild.config.models import Config
 from smtpmaild.config.policies import Policies
 from smtpmaild.config.rights import rights_of
@@ -83,7 +84,7 @@ def _users_file(config: Config) -> Findings:
 
 
 def _unknown_users(config: Config) -> Findings:
-    """Users whom rules and policies name, and who have no account."""
+    """Users whom rules, policies and cases name, and who have no account."""
     path = config.accounts.users_file if config.accounts is not None else None
     named = [*_named_users(config)] if path is not None else []
     if path is None or not named:
@@ -95,7 +96,8 @@ def _unknown_users(config: Config) -> Findings:
         return
     for loc, user in named:
         if canonical(user) not in accounts.by_name:
-            yield Finding(loc, f"there is no account '{user}' in {path}", "warning", of_key=isinstance(loc[-1], str))
+            near = did_you_mean(user, (account.name for account in accounts.by_name.values()))
+            yield Finding(loc, f"there is no account '{user}' in {path}{near}", "warning", of_key="senders" in loc)
 
 
 def _named_users(config: Config) -> Iterator[tuple[Loc, str]]:
@@ -109,6 +111,9 @@ def _named_users(config: Config) -> Iterator[tuple[Loc, str]]:
         assert isinstance(senders, SendersOptions)
         for user in senders.users.keys() - {EVERY}:
             yield (*loc, "senders", "users", user), user
+    for number, case in enumerate(config.tests):
+        if case.user:
+            yield ("tests", number, "user"), case.user
 
 
 def _without_scram(config: Config, path: str, accounts: Accounts) -> Findings:

@@ -186,3 +186,19 @@ def test_users_without_an_account_are_doubted(tmp_path: Path) -> None:
         (12, f"there is no account 'bob' in {tmp_path}/users"),
         (15, f"there is no account 'eve' in {tmp_path}/users"),
     ]
+
+
+def test_user_of_a_case_without_an_account_is_doubted(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("Alice:*\ncarol:*\n")
+    (tmp_path / "users").chmod(0o600)
+    cases = """\
+tests:
+  - {user: ALICE, to: a@example.com, expect: accept}
+  - to: a@example.com
+    user: Carrol
+    expect: accept
+"""
+    whole = NAMED_USERS[: NAMED_USERS.index("relay_rules")].replace("dora", "alice") + cases
+    (warning,) = load_text(whole, str(tmp_path / "smtp.yaml"), {}).warnings
+    assert (warning.line, warning.column) == (14, 11)
+    assert warning.message == f"there is no account 'Carrol' in {tmp_path}/users; did you mean 'carol'?"
