@@ -75,13 +75,16 @@ class ControlSocket:
         self._talks.add(task)
         try:
             await self._talk(reader, writer)
+            writer.close()
+            async with asyncio.timeout(_IDLE_SECONDS):  # who does not read the rest keeps no descriptor
+                await writer.wait_closed()
         except (OSError, TimeoutError):
             pass  # it is gone, or does not read
         except Exception:
             self._log.exception("control_failed")
         finally:
             self._talks.discard(task)
-            writer.transport.abort() if writer.is_closing() else writer.close()
+            writer.transport.abort()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         wire = _Wire(writer)

@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import select
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
@@ -281,6 +282,29 @@ def test_client_that_goes_away_ends_what_it_asked_for(tmp_path: Path, monkeypatc
             assert not has_ended.is_set()
             writer.close()
             await has_ended.wait()
+
+    run(work())
+
+
+@pytest.mark.parametrize("rows", [250, 3000], ids=["what it can be rid of", "more than that"])
+def test_client_that_does_not_read_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    async def much(request: Request) -> Answer:
+        for _ in range(rows):
+            yield {"text": "x" * 1000}
+        yield Done({})
+
+    a_verb(monkeypatch, much)
+    monkeypatch.setattr(serving, "_IDLE_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with serving_desk(tmp_path) as served:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(served.path)
+                sock.sendall(b'{"verb": "test"}\n')
+                poll = select.poll()
+                poll.register(sock, 0)
+                while not any(event & select.POLLHUP for _, event in poll.poll(0)):
+                    await asyncio.sleep(0.02)
 
     run(work())
 
