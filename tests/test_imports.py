@@ -163,7 +163,7 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     # what an operator asks and orders: the desk in the attendant, its socket, and the commands' end of it
     "control": Allowed(
         ours=("__init__", "envelope", "facts", "metrics", "queue.*", "server.house", "server.notice", "server.pulse")
-        + ("server.sums", "smtp.address"),
+        + ("server.sockets", "server.sums", "smtp.address"),
         banned=ANY_OF_THE_STANDARD_LIBRARY,
     ),
     # a server for developers: the engine with policies, routing and a store of its own, and a page to look at it

@@ -22,6 +22,7 @@ from smtpmaild.control.desk import Desk
 from smtpmaild.control.verbs import STATUS_OF, VERBS, Done, RefusedError, Request, Verb
 from smtpmaild.facts import Log
 from smtpmaild.queue.shards import Who, account_name
+from smtpmaild.server.sockets import KEEP_FILE
 
 _CONNECTIONS = 50
 _LONGEST_REQUEST = 256 * 1024
@@ -52,7 +53,7 @@ class ControlSocket:
     async def _open(self) -> None:
         for sock in self._sockets:
             # The loop closes what it was given; the duplicate is its own.
-            server = await asyncio.start_unix_server(self._accept, sock=sock.dup(), limit=_LONGEST_REQUEST)
+            server = await asyncio.start_unix_server(self._accept, sock=sock.dup(), limit=_LONGEST_REQUEST, **KEEP_FILE)
             self._servers.append(server)
 
     async def stop(self) -> None:

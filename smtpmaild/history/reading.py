@@ -36,12 +36,15 @@ class Reading:
                 isolation_level=None,
                 check_same_thread=False,
             )
-            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            try:
+                (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+                if version != VERSION:
+                    raise OSError(0, f"it has version {version}, this program reads {VERSION}", path)
+            except BaseException:
+                self.close()
+                raise
         except sqlite3.Error as error:
             raise OSError(0, str(error), path) from error
-        if version != VERSION:
-            self.close()
-            raise OSError(0, f"it has version {version}, this program reads {VERSION}", path)
 
     def __enter__(self) -> Self:
         return self

@@ -11,16 +11,16 @@ import asyncio
 import resource
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from smtpmaild.envelope import IpAddress, IpNetwork, Peer
 from smtpmaild.server.connection import Connection
 from smtpmaild.server.counts import WorkerCounts
 from smtpmaild.server.handshakes import Handshakes
 from smtpmaild.server.preface import Preface
+from smtpmaild.server.sockets import KEEP_FILE
 from smtpmaild.service import Service
 from smtpmaild.tls.certificates import Certificates
 from smtpmaild.tls.settings import ClientCertificates
@@ -202,7 +202,7 @@ class Listener:
         # know; a duplicate leaves ours open.
         duplicate = sock.dup()
         if sock.family == socket.AF_UNIX:
-            server = await self.loop.create_unix_server(self._accept, sock=duplicate, backlog=backlog, **_KEEP_FILE)
+            server = await self.loop.create_unix_server(self._accept, sock=duplicate, backlog=backlog, **KEEP_FILE)
         else:
             server = await self.loop.create_server(self._accept, sock=duplicate, backlog=backlog)
         return _Ear(sock, backlog, duplicate, server)
@@ -286,5 +286,3 @@ class Listener:
 _READ_SIZE = 128 * 1024
 # Two batches of stores with 256 files each, their directories, listening sockets, the log.
 _DESCRIPTORS_FOR_US = 600
-# From Python 3.13 on a loop removes the file of a Unix socket with its server. Other workers still listen there.
-_KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}

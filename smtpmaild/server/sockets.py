@@ -13,11 +13,16 @@ import os
 import pwd
 import socket
 import stat
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from smtpmaild.server.privileges import number_of
+
+#: For create_unix_server() and start_unix_server(). From Python 3.13 on a loop removes the file of a Unix socket with
+#: its server. Other processes still listen there, and a `SocketTable` removes it when nobody does.
+KEEP_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,10 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> House:
-    return House(tmp_path, Runner(capfd, monkeypatch))
+def house(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    house = House(tmp_path, Runner(capfd, monkeypatch))
+    yield house
+    house.queue.close()
 
 
 def test_list_is_a_line_for_each_recipient(house: House) -> None:

@@ -49,6 +49,7 @@ def test_a_pipe_gets_one_screen(run: Runner, tmp_path: Path) -> None:
         store,
         [told[0], (*told[1][:3], ([*trace[0], *trace[0]], *trace[1:])), attempt(id_of(1), "deferred", reply="451")],
     )
+    store.close()
     ran = run("top", "-c", config(tmp_path, "history: {}\n"))
     assert ran.status == 0
     assert ran.out.startswith("smtpmaild on mx.example.com")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,10 @@ def config(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(settings_in(tmp_path), print)
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(settings_in(tmp_path), print)
+    yield store
+    store.close()
 
 
 def test_a_life_is_told_in_order(run: Runner, config: str, store: Store) -> None:

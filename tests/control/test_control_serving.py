@@ -94,6 +94,23 @@ def test_status(tmp_path: Path) -> None:
     run(work())
 
 
+def test_socket_stays_for_the_attendant_that_follows(tmp_path: Path) -> None:
+    """Loops of Python 3.13 and later remove the file when a server of theirs is closed."""
+
+    async def work() -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(tmp_path / "control.sock"))
+            listening.listen()
+            for _ in range(2):
+                log = RecordingLog()
+                control = ControlSocket(desk_for(Staged(), log=log), [listening], log)
+                control.start(asyncio.get_running_loop())
+                assert (await Served(str(tmp_path / "control.sock"), log).answer("status"))["hostname"] == "mx.example"
+                await control.stop()
+
+    run(work())
+
+
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
