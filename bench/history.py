@@ -54,7 +54,7 @@ WRITTEN_AFTER = 0.7
 class Silent:
     """A log that is set to a higher level."""
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         return None
 
     warning = error = exception = info
@@ -104,7 +104,7 @@ class Keeping(Silent):
     def __init__(self) -> None:
         self.told: list[Told] = []
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         trace = facts.pop("trace", None)
         self.told.append((time.time(), event, facts, trace))
         return None

@@ -33,7 +33,7 @@ DOMAINS = 1000
 class Log:
     """Nothing to say."""
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         """Say nothing."""
         return None
 

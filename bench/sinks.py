@@ -46,7 +46,7 @@ PEER = Peer("192.0.2.1", 40000)
 class Log:
     """Prints what goes wrong: a benchmark of refusals would be fast."""
 
-    def error(self, event: str, **facts: object) -> object:
+    def error(self, event: str, /, **facts: object) -> object:
         """Show it."""
         return print(event, facts, file=sys.stderr)
 

@@ -200,17 +200,17 @@ class _JsonLog:
         self._write = write
         self._least = least
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         if self._least <= _LEVELS["info"]:
             self._write(_encode({"time": _now(), "level": "info", "event": event, **facts}))
 
-    def warning(self, event: str, **facts: object) -> None:
+    def warning(self, event: str, /, **facts: object) -> None:
         self._tell("warning", event, facts)
 
-    def error(self, event: str, **facts: object) -> None:
+    def error(self, event: str, /, **facts: object) -> None:
         self._tell("error", event, facts)
 
-    def exception(self, event: str, **facts: object) -> None:
+    def exception(self, event: str, /, **facts: object) -> None:
         self._tell("error", event, {**facts, "exc_info": True})
 
     def _tell(self, level: str, event: str, facts: Mapping[str, object]) -> None:

@@ -110,14 +110,14 @@ class Notes:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         if event.startswith("policy_would"):
             self.notes.append(f"{facts['policy']} (monitored) would say: {facts['reply']}")
         return None
 
     warning = error = info
 
-    def exception(self, event: str, **facts: object) -> object:
+    def exception(self, event: str, /, **facts: object) -> object:
         self.notes.append(f"{facts.get('policy', 'smtpmaild')} raised {sys.exception()!r}")
         return None
 

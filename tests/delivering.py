@@ -45,12 +45,12 @@ class Facts:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self.events.append(event)
 
     warning = error = info
 
-    def exception(self, event: str, **facts: object) -> None:
+    def exception(self, event: str, /, **facts: object) -> None:
         self.events.append(f"{event} {traceback.format_exc()}")
 
 

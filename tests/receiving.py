@@ -29,13 +29,13 @@ class RecordingLog:
     def __init__(self) -> None:
         self.facts: list[tuple[str, dict[str, Any]]] = []
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         self.facts.append((event, facts))
         return None
 
     warning = error = info
 
-    def exception(self, event: str, **facts: object) -> object:
+    def exception(self, event: str, /, **facts: object) -> object:
         return self.info(event, **facts, traceback=traceback.format_exc())
 
     def named(self, event: str) -> list[dict[str, Any]]:

@@ -214,7 +214,7 @@ class MemoryDelivery:
 class FailingLog:
     """A log that wants to hear of no bug."""
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         pass
 
     warning = error = info
@@ -222,7 +222,7 @@ class FailingLog:
     def __init__(self) -> None:
         self.bugs: list[str] = []
 
-    def exception(self, event: str, **facts: object) -> None:
+    def exception(self, event: str, /, **facts: object) -> None:
         self.bugs.append(f"{event}: {traceback.format_exc()}")
 
 

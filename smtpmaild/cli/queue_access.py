@@ -133,7 +133,7 @@ def _remembered(config: Config | None) -> Iterator[Log]:
 class _Silent:
     """A log for who reads our output; what was changed is in changes.log."""
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         """Nobody wants to know."""
 
     warning = error = exception = info
@@ -142,7 +142,7 @@ class _Silent:
 class _Warning(_Silent):
     """A log of what keeps a change from the history: it was made all the same."""
 
-    def warning(self, event: str, **facts: object) -> None:
+    def warning(self, event: str, /, **facts: object) -> None:
         click.echo(f"Warning: {event.replace('_', ' ')}: {plain(str(facts.get('cause', '')))}", err=True)
 
     error = exception = warning

@@ -22,16 +22,16 @@ class StandardLog:
 
     _logger = logging.getLogger("smtpmaild")
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self._logger.info("%s %s", event, facts)
 
-    def warning(self, event: str, **facts: object) -> None:
+    def warning(self, event: str, /, **facts: object) -> None:
         self._logger.warning("%s %s", event, facts)
 
-    def error(self, event: str, **facts: object) -> None:
+    def error(self, event: str, /, **facts: object) -> None:
         self._logger.error("%s %s", event, facts)
 
-    def exception(self, event: str, **facts: object) -> None:
+    def exception(self, event: str, /, **facts: object) -> None:
         self._logger.exception("%s %s", event, facts)
 
 

@@ -43,23 +43,23 @@ class Recorder:
         self._log = log
         self._history = history
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         trace = facts.pop("trace", None)
         if event in _IS_KEPT:
             self._history.take(event, facts, trace)
         return self._log.info(event, **facts)
 
-    def warning(self, event: str, **facts: object) -> object:
+    def warning(self, event: str, /, **facts: object) -> object:
         if event in _IS_KEPT:
             self._history.take(event, facts, None)
         return self._log.warning(event, **facts)
 
-    def error(self, event: str, **facts: object) -> object:
+    def error(self, event: str, /, **facts: object) -> object:
         if event in _IS_KEPT:
             self._history.take(event, facts, None)
         return self._log.error(event, **facts)
 
-    def exception(self, event: str, **facts: object) -> object:
+    def exception(self, event: str, /, **facts: object) -> object:
         if event in _IS_KEPT:
             self._history.take(event, facts, None)
         return self._log.exception(event, **facts)

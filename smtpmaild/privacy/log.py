@@ -130,16 +130,16 @@ class Private:
         self._log = log
         self._pseudonyms = pseudonyms
 
-    def info(self, event: str, **facts: object) -> object:
+    def info(self, event: str, /, **facts: object) -> object:
         return self._log.info(event, **self._without_names(event, facts))
 
-    def warning(self, event: str, **facts: object) -> object:
+    def warning(self, event: str, /, **facts: object) -> object:
         return self._log.warning(event, **self._without_names(event, facts))
 
-    def error(self, event: str, **facts: object) -> object:
+    def error(self, event: str, /, **facts: object) -> object:
         return self._log.error(event, **self._without_names(event, facts))
 
-    def exception(self, event: str, **facts: object) -> object:
+    def exception(self, event: str, /, **facts: object) -> object:
         return self.error(event, **{"exc_info": sys.exception(), **facts})
 
     def _without_names(self, event: str, facts: dict[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class Facts:
     def __init__(self) -> None:
         self.all: list[tuple[str, dict[str, object]]] = []
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self.all.append((event, facts))
 
     warning = error = exception = info

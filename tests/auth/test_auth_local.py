@@ -28,7 +28,7 @@ END_POINT = ChannelBinding("tls-server-end-point", b"digest")
 
 
 class NoLog:
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         raise AssertionError((event, facts))
 
     warning = error = exception = info
@@ -343,7 +343,7 @@ def test_file_that_changes_is_used_at_once(tmp_path: Path) -> None:
     path.chmod(0o600)
 
     class Log(NoLog):
-        def info(self, event: str, **facts: object) -> None:
+        def info(self, event: str, /, **facts: object) -> None:
             assert event == "users_file_read"
 
     local = Local(UsersFile(str(path), Log()), Inline(), gate(Clock()), lambda: "nonce")

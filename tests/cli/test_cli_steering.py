@@ -30,7 +30,7 @@ NO_PROCESS = 99_999_999
 
 
 class Silent:
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         pass
 
     warning = error = exception = info

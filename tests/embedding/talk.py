@@ -20,7 +20,7 @@ class Recorder:
     def __init__(self) -> None:
         self.facts: list[tuple[str, dict[str, object]]] = []
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self.facts.append((event, facts))
 
     warning = error = exception = info

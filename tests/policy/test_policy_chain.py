@@ -27,16 +27,16 @@ class Recorder:
     def __init__(self) -> None:
         self.facts: list[tuple[str, str, dict[str, object]]] = []
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self.facts.append(("info", event, facts))
 
-    def warning(self, event: str, **facts: object) -> None:
+    def warning(self, event: str, /, **facts: object) -> None:
         self.facts.append(("warning", event, facts))
 
-    def error(self, event: str, **facts: object) -> None:
+    def error(self, event: str, /, **facts: object) -> None:
         self.facts.append(("error", event, facts))
 
-    def exception(self, event: str, **facts: object) -> None:
+    def exception(self, event: str, /, **facts: object) -> None:
         self.facts.append(("exception", event, facts))
 
 

@@ -50,12 +50,12 @@ class Facts:
     def __init__(self) -> None:
         self.all: list[tuple[str, dict[str, object]]] = []
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         self.all.append((event, facts))
 
     warning = error = info
 
-    def exception(self, event: str, **facts: object) -> None:
+    def exception(self, event: str, /, **facts: object) -> None:
         self.all.append((event, {**facts, "traceback": traceback.format_exc()}))
 
     def named(self, event: str) -> list[dict[str, object]]:
@@ -65,13 +65,13 @@ class Facts:
 class JsonLines:
     """A log on standard output that another process reads."""
 
-    def info(self, event: str, **facts: object) -> None:
+    def info(self, event: str, /, **facts: object) -> None:
         line = json.dumps({"event": event, "pid": os.getpid(), **facts}, default=str) + "\n"
         os.write(1, line.encode())
 
     warning = error = info
 
-    def exception(self, event: str, **facts: object) -> None:
+    def exception(self, event: str, /, **facts: object) -> None:
         self.info(event, **facts, traceback=traceback.format_exc())
 
 

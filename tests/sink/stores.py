@@ -29,7 +29,7 @@ class RecordingLog:
     def __init__(self) -> None:
         self.facts: list[tuple[str, dict[str, object]]] = []
 
-    def error(self, event: str, **facts: object) -> object:
+    def error(self, event: str, /, **facts: object) -> object:
         self.facts.append((event, facts))
         return None
 

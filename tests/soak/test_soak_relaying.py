@@ -201,7 +201,7 @@ def test_kills_while_mail_travels_on(tmp_path: Path, workers: int) -> None:
 
 def _is_empty(root: Path) -> bool:
     class Quiet:
-        def info(self, event: str, **facts: object) -> object:
+        def info(self, event: str, /, **facts: object) -> object:
             return None
 
         warning = error = exception = info
