@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from smtpmaild.tls.settings import CertificateFiles
 
@@ -23,6 +25,25 @@ SECRETS = "/run/secrets"
 def authority() -> trustme.CA:
     """One for all tests: who trusts it trusts every certificate made here."""
     return trustme.CA()
+
+
+def bare(ca: trustme.CA) -> bytes:
+    """This authority's certificate as `openssl req -x509` once made them, without all that RFC 5280 wants, in PEM."""
+    whole = x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+    key = serialization.load_pem_private_key(ca.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(whole.subject)
+        .issuer_name(whole.issuer)
+        .public_key(whole.public_key())
+        .serial_number(whole.serial_number)
+        .not_valid_before(whole.not_valid_before_utc)
+        .not_valid_after(whole.not_valid_after_utc)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 @dataclass(frozen=True)

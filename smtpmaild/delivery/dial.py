@@ -14,6 +14,7 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from smtpmaild.delivery.authorities import verifying_context
 from smtpmaild.delivery.channel import Channel, limits
 from smtpmaild.delivery.endpoint import Endpoint
 from smtpmaild.delivery.options import SessionOptions
@@ -204,13 +205,10 @@ def _first_line(path: Path) -> str:
 
 def _make_context(options: SessionOptions) -> ssl.SSLContext:
     """Raises OSError for authorities that cannot be read."""
+    if options.tls == "verify":
+        return verifying_context(options.ca_file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if options.tls != "verify":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif options.ca_file:
-        context.load_verify_locations(options.ca_file)
-    else:
-        context.load_default_certs()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context

@@ -37,6 +37,7 @@ from pydantic import AfterValidator, Field
 
 from smtpmaild.delivery import Outcome, Passed
 from smtpmaild.delivery.attempt import attempt, same
+from smtpmaild.delivery.authorities import verifying_context
 from smtpmaild.delivery.options import AgentOptions
 from smtpmaild.delivery.shared import Shared
 from smtpmaild.queue import QueuedMessage, QueuedRecipient
@@ -186,7 +187,7 @@ class WebhookAgent:
         try:
             secret = Path(self._options.secret_file).read_bytes().strip() if self._options.secret_file else b""
             if self._context is None and self._url.scheme == "https":
-                self._context = ssl.create_default_context(cafile=self._options.ca_file or None)
+                self._context = verifying_context(self._options.ca_file)
         except OSError as error:
             self._log.error("webhook_not_ready", url=self._remote, cause=str(error))
             return Outcome(Reply(451, "4.3.5", "Cannot read the secret or the authorities of the webhook"))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import trustme
-from authority import issue, write_ca
+from authority import authority, bare, issue, write_ca
 from delivering import (
     BOUNCE,
     DROP,
@@ -70,6 +70,15 @@ def test_tls_by_mode(tls: str, loop: str, tmp_path: Path) -> None:
         assert session.count("EHLO client.example") == (1 if tls == "none" else 2)
 
     run(work(), loop)
+
+
+def test_authority_that_lacks_what_rfc_5280_wants(tmp_path: Path) -> None:
+    async def work() -> None:
+        (tmp_path / "ca.pem").write_bytes(bare(authority()))
+        async with serving(Script(tls=server_context(tmp_path))) as peer:
+            assert await delivered(peer, tls="verify", ca_file=str(tmp_path / "ca.pem")) == TAKEN
+
+    run(work())
 
 
 @pytest.mark.parametrize(

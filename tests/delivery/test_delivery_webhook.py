@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from authority import issue, write_ca
+from authority import authority, bare, issue, write_ca
 from delivering import MESSAGE, Bytes, Facts, Unreadable, closing, recipients, run, shared, shown
 from pydantic import ValidationError
 
@@ -256,6 +256,17 @@ def test_certificate_of_the_server_is_verified(name: str, reply: str, tmp_path: 
     with serving(Web(), context) as web:
         (found,) = shown(post(web, scheme="https", ca_file=write_ca(tmp_path)))
     assert found.startswith(reply), found
+
+
+def test_authority_is_taken_as_it_is_by_every_python(tmp_path: Path) -> None:
+    """From Python 3.13 on `create_default_context()` refuses authorities that relays and older Pythons take."""
+    pair = issue(tmp_path, "localhost")
+    (tmp_path / "ca.pem").write_bytes(bare(authority()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    with serving(Web(), context) as web:
+        (found,) = shown(post(web, scheme="https", ca_file=str(tmp_path / "ca.pem")))
+    assert found.startswith("250 2.0.0"), found
 
 
 def test_secret_that_cannot_be_read(tmp_path: Path) -> None:
