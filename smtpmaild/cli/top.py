@@ -64,15 +64,13 @@ def _draw(console: Console, path: str, history: str, seconds: float) -> None:
     """One screen after the other, until somebody has seen enough."""
     from rich.live import Live
 
-    from smtpmaild.cli.keys import RESIZED, keys_of_terminal
+    from smtpmaild.cli.keys import RESIZED, RESUMED, STOPPED, keys_of_terminal
     from smtpmaild.control.client import ControlError
     from smtpmaild.top import frame
 
-    with troubles():
-        screen = _look(path, history)
-    with keys_of_terminal() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
-        key = ""
-        while key != _END:
+    def watch(screen: Screen, live: Live) -> tuple[Screen, str]:
+        """What was seen last, and what ended it: a key, or that the process is to be stopped, or was."""
+        while True:
             due = time.monotonic() + seconds
             key = RESIZED
             while key == RESIZED:
@@ -80,11 +78,25 @@ def _draw(console: Console, path: str, history: str, seconds: float) -> None:
                 console.size = _size()
                 live.update(frame(screen, console.width, console.height), refresh=True)
                 key = keys.wait(due, (_END, _AT_ONCE))
-            if key != _END:
-                try:
-                    screen = _look(path, history)
-                except ControlError as error:  # a restart, maybe; what was seen last stays
-                    screen = replace(screen, trouble=str(error))
+            if key in (_END, STOPPED):
+                return screen, key
+            try:
+                screen = _look(path, history)
+            except ControlError as error:  # a restart, maybe; what was seen last stays
+                screen = replace(screen, trouble=str(error))
+            if key == RESUMED:
+                return screen, key
+
+    with troubles():
+        screen = _look(path, history)
+    with keys_of_terminal() as keys:
+        key = RESUMED
+        while key != _END:
+            # A new one each time: whoever stopped us has drawn on the terminal meanwhile.
+            with Live(console=console, screen=True, auto_refresh=False) as live:
+                screen, key = watch(screen, live)
+            if key == STOPPED:
+                keys.stop()
 
 
 def _size() -> tuple[int, int]:

@@ -97,6 +97,57 @@ def test_whatever_ends_it_leaves_the_terminal_as_it_was(
         assert terminal.screen.before.strip() in ("", "^C"), "no traceback"
 
 
+def echoes(terminal: Terminal) -> bool:
+    return bool(termios.tcgetattr(terminal.tty)[3] & termios.ECHO)
+
+
+def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(daemon: WholeDaemon) -> None:
+    # Only what somebody else of the session waits for can be stopped from the keyboard: a shell with job control.
+    shell = ["/bin/sh", "-m", "-c", '"$@"; echo "[stopped: $?]"; read line; fg; echo "[ended: $?]"', "sh"]
+    with Terminal([*shell, *command(daemon, *SELDOM)]) as terminal:
+        screen = terminal.until(is_drawn, "the first screen")
+        terminal.press("\x1a")
+        terminal.until(lambda screen: "[stopped: 148]" in screen.before, "the shell is there again")
+        assert terminal.is_restored
+        frames = screen.frames
+        terminal.press("\r")
+        terminal.until(drawn_after(frames), "it goes on")
+        assert not screen.has_cursor
+        assert not echoes(terminal)
+        terminal.press("q")
+        assert terminal.end() == 0
+        assert "[ended: 0]" in screen.before
+        assert terminal.is_restored
+
+
+def test_who_was_stopped_without_warning_draws_anew(daemon: WholeDaemon) -> None:
+    with Terminal(command(daemon, *SELDOM)) as terminal:
+        screen = terminal.until(is_drawn, "the first screen")
+        os.kill(terminal.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, terminal.process.pid, os.WSTOPPED | os.WNOWAIT)
+        termios.tcsetattr(terminal.tty, termios.TCSANOW, terminal.settings)  # as a shell does
+        frames = screen.frames
+        os.kill(terminal.process.pid, signal.SIGCONT)
+        terminal.until(drawn_after(frames), "it goes on")
+        assert not echoes(terminal)
+        terminal.press("q")
+        assert terminal.end() == 0
+        assert terminal.is_restored
+
+
+def test_nobody_who_ignores_ctrl_z_is_stopped_by_it(daemon: WholeDaemon) -> None:
+    shell = ["/bin/sh", "-c", 'trap "" TSTP; exec "$@"', "sh"]
+    with Terminal([*shell, *command(daemon, *SELDOM)]) as terminal:
+        screen = terminal.until(is_drawn, "the first screen")
+        frames = screen.frames
+        terminal.press("\x1a")
+        terminal.press(" ")
+        terminal.until(drawn_after(frames), "the space bar has it look")
+        terminal.press("q")
+        assert terminal.end() == 0
+        assert screen.frames == frames + 1
+
+
 def test_a_window_of_another_size(daemon: WholeDaemon) -> None:
     # A shell that exports its size does not tell when it changes.
     with Terminal(command(daemon, *SELDOM), environment={"COLUMNS": "100", "LINES": "50"}) as terminal:
