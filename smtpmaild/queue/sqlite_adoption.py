@@ -44,15 +44,15 @@ def _copy_from(path: str, file: ShardFile) -> int:
                 (base,),
             ).rowcount
             connection.execute(
-                "INSERT INTO main.body SELECT id + ?1, data FROM old.body "
-                "WHERE id + ?1 IN (SELECT id FROM main.message WHERE id > ?1)",
-                (base,),
+                "INSERT INTO main.body SELECT id + :base, data FROM old.body "
+                "WHERE id + :base IN (SELECT id FROM main.message WHERE id > :base)",
+                {"base": base},
             )
             connection.execute(
                 f"INSERT INTO main.recipient (message, destination, flow, {RECIPIENT_COLUMNS}) "  # noqa: S608
-                f"SELECT message + ?1, destination, flow, {RECIPIENT_COLUMNS} FROM old.recipient "
-                "WHERE message + ?1 IN (SELECT id FROM main.message WHERE id > ?1)",
-                (base,),
+                f"SELECT message + :base, destination, flow, {RECIPIENT_COLUMNS} FROM old.recipient "
+                "WHERE message + :base IN (SELECT id FROM main.message WHERE id > :base)",
+                {"base": base},
             )
             # Nobody is at work on them any more.
             connection.execute(
