@@ -58,8 +58,8 @@ def test_a_screen_follows_what_happens(daemon: WholeDaemon) -> None:
         assert not screen.has_cursor
         queue_id = daemon.send("bob@local.example")
         terminal.until(lambda screen: "accepted a@sender.example > bob@local.example" in screen.text, queue_id)
-        assert any(line.startswith("RCPT 550 5.1.1  by local_domains.local.example") for line in screen.lines)
         terminal.until(lambda screen: "\nmessages   1  " in screen.text, "a worker has told what it counts")
+        assert any(line.startswith("RCPT 550 5.1.1  by local_domains.local.example") for line in screen.lines)
         before = screen.frames
         terminal.until(lambda screen: screen.frames > before + 1, "it goes on")
         terminal.press("q")
