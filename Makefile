@@ -1,6 +1,7 @@
 # `make run` and `make test` work from a clean clone with python3 (>= 3.11), its venv module and make.
 # Everything is installed into .venv; nothing outside this folder is touched.
 
+# The interpreter, when .venv is made: `make PYTHON=python3.13 test`. `make clean` first where there is one already.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
