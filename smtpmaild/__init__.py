@@ -5,6 +5,7 @@ A map of the package, from the wire inwards:
     server/     sockets, the event loop, workers         the only asyncio on the receiving side
     smtp/       the protocol as a state machine          bytes in, events out; no I/O at all; both its sides
     receiver    one mail transaction                     event -> policies -> routing -> stores -> reply
+    reception   its message on the way into the stores   from DATA to the reply to its end
     policy/     what may be said at each step            one policy a file, one table of them
     routing     local domains and relay rules            a forward-path -> where it goes, or why not
     sink/       where mail is made durable before 250    Maildir, spool directory, discard

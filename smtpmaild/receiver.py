@@ -1,8 +1,8 @@
 """One session's mail transactions: event -> policies -> routing -> stores -> reply. No loop, no socket.
 
 Each event of the protocol is handled in three steps, as everywhere: check (the chain of policies and callbacks),
-decide (routing, the stores' health), do (the envelope, the deliveries). Nothing joins the envelope before it was
-accepted; nothing is acknowledged before every store that was given the message says it is durable.
+decide (routing, the stores' health), do (the envelope, the stores: reception.py). Nothing joins the envelope before it
+was accepted; nothing is acknowledged before every store that was given the message says it is durable.
 
 `handle` returns the reply where it is known at once, which is nearly always; `WAIT` where a store will call back; or
 a coroutine where a policy has to wait. What runs it is the driver's business (dialogue.py).
@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from smtpmaild import queue_id, trace
+from smtpmaild import queue_id
 from smtpmaild.auth import ChannelBinding
 from smtpmaild.content import Content
 from smtpmaild.envelope import (
@@ -33,19 +31,15 @@ from smtpmaild.envelope import (
 from smtpmaild.journal import Journal
 from smtpmaild.outcomes import (
     badness,
-    deferred_stores,
     destinations_by_sink,
-    replies_by_recipient,
     through_queue,
     without_trouble,
-    worst_reply,
 )
 from smtpmaild.policy import Answer, Verdict
 from smtpmaild.policy.chain import Event as Moment
-from smtpmaild.reserve import Reserve
+from smtpmaild.reception import Reception, Replies, nobody_waits
 from smtpmaild.service import WAIT, LookUp, Result, Service, Wait
 from smtpmaild.sign_in import SignIn
-from smtpmaild.sink import Delivery, Outcome
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp import timing
 from smtpmaild.smtp.events import (
@@ -67,38 +61,6 @@ from smtpmaild.smtp.events import (
     XForward,
 )
 from smtpmaild.smtp.reply import Reply
-
-
-@dataclass(slots=True)
-class _Reception:
-    """A message while it is read and stored: from DATA to the reply to its end.
-
-    deliveries: with the names of their sinks.  troubles: under LMTP, sinks that could not take it from the beginning.
-    refusal: a verdict on the way; the rest of the body is read and dropped.  refused_by: who gave it.  full:
-    deliveries that asked for a break.  outcomes: what the stores said so far, by sink.  answers_later: end of data was
-    answered with WAIT.  ended_at: when the stores were asked to keep it.  reserve: a copy, where there are several
-    stores and a queue.
-    """
-
-    deliveries: list[tuple[str, Delivery]]
-    content: Content
-    troubles: Mapping[str, Reply]
-    refusal: Reply | None = None
-    refused_by: str = ""
-    full: int = 0
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
-    answers_later: bool = False
-    ended_at: float = 0.0
-    reserve: Reserve | None = None
-
-    def abort(self) -> None:
-        if self.reserve is not None:
-            self.reserve.abort()
-            self.reserve = None
-        for _, delivery in self.deliveries:
-            delivery.abort()
-        self.deliveries = []
-        self.content.close()
 
 
 class Receiver:
@@ -128,7 +90,7 @@ class Receiver:
         self._journal = Journal(self.session, service.log, service.metrics, started_at, is_recorded=service.is_recorded)
         self._sign_in = SignIn(self.session, self._journal)
         self._transaction: Transaction | None = None
-        self._reception: _Reception | None = None
+        self._reception: Reception | None = None
         self._is_stopped = False
 
     def change(self, service: Service) -> None:
@@ -419,17 +381,10 @@ class Receiver:
         envelope.recipients[:] = [through_queue(recipient, queue, stores) for recipient in envelope.recipients]
 
     def _begin(self, by_sink: Mapping[str, Sequence[Destination]], troubles: Mapping[str, Reply]) -> None:
-        envelope = self._in_transaction().envelope
-        sinks = self.service.sinks
-        deliveries = [(name, sinks[name].begin(envelope, to, self._drained)) for name, to in by_sink.items()]
-        needs_body = self.chain.needs_body or bool(self.service.recipient_steps)
-        reception = self._reception = _Reception(deliveries, Content(keep_body=needs_body), troubles)
-        received = trace.received(envelope, hides_client=self.service.hides_client)
-        for _, delivery in deliveries:
-            delivery.write(received)
-        if len(deliveries) > 1 and self.service.queue and not envelope.is_lmtp:
-            reception.reserve = Reserve(sinks[self.service.queue], self.service.queue, envelope, self._drained)
-            reception.reserve.write(received)
+        content = Content(keep_body=self.chain.needs_body or bool(self.service.recipient_steps))
+        self._reception = Reception(
+            self.service, self._in_transaction(), by_sink, troubles, content, self._resume, self._concluded
+        )
 
     def _body(self, event: Body) -> Result | Awaitable[Result]:
         reception = self._in_reception()
@@ -440,26 +395,11 @@ class Receiver:
     def _body_decided(self, verdict: Verdict, event: Body) -> Result:
         reception = self._in_reception()
         if verdict is not None and not verdict.is_positive:
-            reception.refusal = verdict
-            reception.refused_by = self.session.decided_by
-            reception.abort()
+            reception.refuse(verdict, self.session.decided_by)
             return None
         if not self.effect:
             return None
-        reception.content.write(event.chunk)
-        for _, delivery in reception.deliveries:
-            reception.full += not delivery.write(event.chunk)
-        if reception.reserve is not None:
-            reception.full += not reception.reserve.write(event.chunk)
-        return WAIT if reception.full else None
-
-    def _drained(self) -> None:
-        """A delivery that asked for a break can take more."""
-        reception = self._reception
-        if reception is not None and reception.full:
-            reception.full -= 1
-            if not reception.full:
-                self._resume(None)
+        return None if reception.write(event.chunk) else WAIT
 
     def _end_of_data(self, event: EndOfData) -> Result | Awaitable[Result]:
         reception = self._in_reception()
@@ -501,95 +441,19 @@ class Receiver:
         return None if self._is_stopped else self._each_decided(verdicts)
 
     def _each_decided(self, verdicts: Sequence[Reply]) -> Result:
-        content = self._in_reception().content
+        content, each = self._in_reception().content, tuple(verdicts)
         content.close()
-        return self._conclude_each(self._in_transaction(), tuple(verdicts), content)
-
-    # What the stores say
+        self._concluded(self._in_transaction(), each, content, content.size)
+        return each
 
     def _message_decided(self, verdict: Verdict, event: EndOfData) -> Result:
         if verdict is not None and not verdict.is_positive:
             return self._refuse_message(verdict, event.size)
-        reception, transaction = self._in_reception(), self._in_transaction()
+        reception = self._in_reception()
         success = verdict or event.success
-        if verdict is None and reception.deliveries:
-            success = Reply(250, "2.0.0", f"Ok: queued as {transaction.envelope.queue_id}")
-
-        stores = len(reception.deliveries)
-        reception.ended_at = time.time()
-
-        def done(sink: str, outcome: Outcome) -> None:
-            reception.outcomes[sink] = outcome
-            if reception.answers_later and len(reception.outcomes) == stores:
-                self._resume(self._stored(reception, transaction, success))
-
-        while reception.deliveries:
-            sink, delivery = reception.deliveries.pop(0)
-            delivery.commit(partial(done, sink))  # from here on the store's own: nobody may abort it
-        if len(reception.outcomes) == stores:
-            return self._stored(reception, transaction, success)
-        reception.answers_later = True
-        return WAIT
-
-    def _stored(self, reception: _Reception, transaction: Transaction, success: Reply) -> Result:
-        """All stores have answered: the worst of their replies is the reply to the message.
-
-        Under LMTP to each recipient the worst of those that concern it.
-        """
-        reception.content.close()
-        self.service.metrics.commit_seconds.observe(time.time() - reception.ended_at)
-        if transaction.envelope.is_lmtp:
-            found = replies_by_recipient(transaction.envelope.recipients, reception.outcomes, reception.troubles)
-            each = tuple(success if reply is None or reply.is_positive else reply for reply in found)
-            return self._conclude_each(transaction, each, reception.content)
-        worst = worst_reply(reception.outcomes.values())
-        reply = success if worst is None or worst.is_positive else worst
-        reserve, reception.reserve = reception.reserve, None
-        if reserve is not None:
-            stores = deferred_stores(reception.outcomes)
-            if stores and self.service.queue not in stores:
-                return self._keep(reserve, stores, partial(self._kept, transaction, success, reply, reception))
-            reserve.abort()
-        self._concluded(transaction, reply, reception.content, reception.content.size)
-        return reply
-
-    def _keep(self, reserve: Reserve, stores: Collection[str], kept: Callable[[Reserve, Outcome], Reply]) -> Result:
-        """Some stores have the message, and these could not take it: they get it from the queue."""
-        answers: list[Reply] = []
-        is_late = False
-
-        def taken(outcome: Outcome) -> None:
-            answers.append(kept(reserve, outcome))
-            if is_late:
-                self._resume(answers[0])
-
-        reserve.take(stores, taken)
-        if answers:
-            return answers[0]
-        is_late = True
-        return WAIT
-
-    def _kept(
-        self,
-        transaction: Transaction,
-        success: Reply,
-        failure: Reply,
-        reception: _Reception,
-        reserve: Reserve,
-        outcome: Outcome,
-    ) -> Reply:
-        worst = worst_reply((outcome,))
-        is_kept = worst is None or worst.is_positive
-        self.service.log.warning(
-            "stores_deferred",
-            queue_id=transaction.envelope.queue_id,
-            queued_as=reserve.queue_id if is_kept else "",
-            stores=sorted(deferred_stores(reception.outcomes)),
-            reply=str(failure),
-        )
-        answer = success if is_kept else failure
-        self._concluded(transaction, answer, reception.content, reception.content.size)
-        return answer
+        if verdict is None and reception.stores:
+            success = Reply(250, "2.0.0", f"Ok: queued as {self._in_transaction().envelope.queue_id}")
+        return reception.commit(success)
 
     def _refuse_message(self, refusal: Reply, size: int) -> Reply:
         transaction, reception = self._in_transaction(), self._in_reception()
@@ -598,17 +462,13 @@ class Receiver:
         self._concluded(transaction, refusal, reception.content, size)
         return refusal
 
-    def _conclude_each(self, transaction: Transaction, each: tuple[Reply, ...], content: Content) -> Result:
-        """The same with a reply for each recipient. A message that one of them got was accepted."""
-        best = min(each, key=badness)
-        self._concluded(transaction, best, content, content.size, [str(reply) for reply in each])
-        return each
-
-    def _concluded(
-        self, transaction: Transaction, reply: Reply, content: Content, size: int, each: Sequence[str] = ()
-    ) -> None:
-        """The transaction is over, whatever came of it."""
-        self._journal.concluded(transaction, reply, content, size, each)
+    def _concluded(self, transaction: Transaction, said: Replies, content: Content, size: int) -> None:
+        """The transaction is over, whatever came of it. A message that one of its recipients got was accepted."""
+        if isinstance(said, Reply):
+            self._journal.concluded(transaction, said, content, size, ())
+        else:
+            best = min(said, key=badness)
+            self._journal.concluded(transaction, best, content, size, [str(reply) for reply in said])
         self._transaction = self._reception = None
         self.session.forwarded = NOTHING_FORWARDED
 
@@ -631,7 +491,7 @@ class Receiver:
         self._forget_transaction()
         self._sign_in.cancel()
         self.admit = _anybody
-        self._resume = _nobody  # who waited for us; it holds us, and we would hold it until the collector comes
+        self._resume = nobody_waits  # who waited for us; it holds us, and we would hold it until the collector comes
         session = self.session
         # A proxy looks every few seconds whether we are there; that is no news as long as all is well.
         if not session.is_probe or session.messages or self._journal.refusals or refused:
@@ -660,7 +520,7 @@ class Receiver:
         assert self._transaction is not None, "the protocol lets no RCPT or DATA through before MAIL"
         return self._transaction
 
-    def _in_reception(self) -> _Reception:
+    def _in_reception(self) -> Reception:
         assert self._reception is not None, "the protocol has no body before DATA"
         return self._reception
 
@@ -693,10 +553,6 @@ def verb_of(event: Event) -> str:
     if isinstance(event, Hello | Command):
         return event.verb
     return _EVENT_NAMES[event.__class__]
-
-
-def _nobody(result: Result) -> None:
-    """In place of `resume` once the session is over."""
 
 
 def _anybody(_client: Peer) -> Reply | None:

@@ -97,9 +97,12 @@ FLOOR_PLAN: Mapping[str, Allowed] = {
     "service": Allowed(ours=("smtp.*", "envelope", "metrics", "facts", "policy.chain", "sink", "routing", "auth")),
     "journal": Allowed(ours=("smtp.*", "envelope", "content", "metrics", "facts", "auth")),
     "sign_in": Allowed(ours=("smtp.*", "envelope", "journal", "auth")),
+    "reception": Allowed(
+        ours=("smtp.*", "envelope", "trace", "content", "sink", "service", "outcomes", "reserve"),
+    ),
     "receiver": Allowed(
-        ours=("smtp.*", "envelope", "trace", "queue_id", "content", "policy", "policy.chain", "sink", "auth")
-        + ("service", "journal", "sign_in", "outcomes", "reserve")
+        ours=("smtp.*", "envelope", "queue_id", "content", "policy", "policy.chain", "auth", "service", "journal")
+        + ("sign_in", "outcomes", "reception")
     ),
     "dialogue": Allowed(ours=("smtp.*", "receiver", "envelope", "queue_id", "auth", "service")),
     "server": Allowed(

@@ -9,16 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from receiving import Parcel, Says, Store, log_of, make_service
+from receiving import Says, Store, log_of, make_service
 
-from smtpmaild.envelope import BodyType, Envelope, IpAddress, Peer, Session, Transaction
+from smtpmaild.envelope import BodyType, IpAddress, Peer, Session, Transaction
 from smtpmaild.policy import Mode, Policy
 from smtpmaild.policy.chain import Event as Moment
 from smtpmaild.policy.chain import Step
 from smtpmaild.queue_id import is_queue_id
 from smtpmaild.receiver import Receiver, verb_of
 from smtpmaild.service import WAIT, Result, Service
-from smtpmaild.sink import Outcome
 from smtpmaild.smtp import reply as replies
 from smtpmaild.smtp.address import Address, parse_forward_path
 from smtpmaild.smtp.events import (
@@ -431,135 +430,6 @@ def test_a_store_in_trouble_refuses_before_a_byte_is_sent() -> None:
     (note,) = it.log.only("session_closed")["refusals"]
     said = {"command": "DATA", "argument": "", "reply": str(FULL), "rule": "deliver_to.spool"}
     assert note == {**said, "reverse_path": ALICE.text}
-
-
-def test_every_store_gets_the_message_once_with_all_its_recipients() -> None:
-    mail_store, spool = Store(), Store()
-    it = desk(stores={"mail": mail_store, "spool": spool})
-    it.says(EHLO, mail(), rcpt("mail@a.example"), rcpt("mail+spool@b.example"), DATA, Body(b"text"), end(4))
-    assert [to.domain for to in mail_store.parcel.destinations] == ["a.example", "b.example"]
-    assert [to.domain for to in spool.parcel.destinations] == ["b.example"]
-    assert mail_store.parcel.message == spool.parcel.message == b"text"
-    assert it.log.only("message_accepted")["rules"] == ["local_domains.a.example", "local_domains.b.example"]
-
-
-OUTCOMES: list[tuple[Outcome, Outcome, str]] = [
-    # what two stores say, the code the client hears
-    (WELCOME, WELCOME, "250 2.0.0 Ok"),
-    (WELCOME, FULL, "452 4.3.1"),  # it tries again: a store may get the message twice, none loses it
-    (FULL, WELCOME, "452 4.3.1"),
-    (WELCOME, BROKEN, "554 5.3.0"),
-    (BROKEN, FULL, "452 4.3.1"),
-    (FULL, BROKEN, "452 4.3.1"),
-    ([WELCOME, FULL], WELCOME, "452 4.3.1"),  # a store may answer for each recipient
-    ([WELCOME, BROKEN], [WELCOME, WELCOME], "554 5.3.0"),
-]
-
-
-@pytest.mark.parametrize("at_once", [True, False])
-@pytest.mark.parametrize(("first", "second", "said"), OUTCOMES)
-def test_the_worst_reply_of_the_stores_counts(at_once: bool, first: Outcome, second: Outcome, said: str) -> None:
-    stores = [Store(first, answers_at_once=at_once), Store(second, answers_at_once=at_once)]
-    it = desk(stores=dict(zip(("mail", "spool"), stores, strict=True)))
-    it.says(EHLO, mail(), rcpt("mail+spool@local.example"), DATA, Body(b"text"))
-    reply = it.say(end(4))
-    if not at_once:
-        assert reply is WAIT
-        stores[1].parcel.finish(second)
-        assert it.later == []  # not before all have answered
-        stores[0].parcel.finish(first)
-        (reply,) = it.later
-    assert str(reply).startswith(said)
-    metrics = it.service.metrics
-    counts = (metrics.messages_accepted, metrics.messages_deferred, metrics.messages_refused)
-    assert counts == tuple(said.startswith(digit) for digit in "245")
-
-
-def test_a_store_that_answers_at_once_waits_for_a_slow_one() -> None:
-    fast, slow = Store(), Store(answers_at_once=False)
-    it = desk(stores={"mail": fast, "spool": slow})
-    it.says(EHLO, mail(), rcpt("mail+spool@local.example"), DATA)
-    assert it.say(end()) is WAIT
-    slow.parcel.finish()
-    (reply,) = it.later
-    assert isinstance(reply, Reply)
-    assert reply.is_positive
-
-
-class BrokenStore(Store):
-    def begin(self, envelope: Envelope, destinations: Any, drained: Any) -> Any:
-        return BrokenParcel(self, envelope, destinations, drained)
-
-
-class BrokenParcel(Parcel):
-    def commit(self, done: Any) -> None:
-        raise RuntimeError("a bug")
-
-
-def test_what_is_committed_is_never_aborted_even_by_a_bug() -> None:
-    stores = {"mail": Store(answers_at_once=False), "spool": BrokenStore(), "third": Store()}
-    it = desk(stores=stores)
-    it.says(EHLO, mail(), rcpt("mail+spool+third@local.example"), DATA)
-    with pytest.raises(RuntimeError):
-        it.say(end())
-    it.receiver.stop("421")
-    assert not stores["mail"].parcel.is_aborted
-    assert stores["third"].parcel.is_aborted
-
-
-def test_the_failure_of_a_store_is_in_the_log_of_the_message() -> None:
-    it = desk(stores={"mail": Store(FULL)})
-    assert it.send(b"text") == FULL
-    assert it.log.only("message_deferred")["reply"] == str(FULL)
-    assert it.session.messages == 0
-
-
-def test_a_verdict_replaces_the_words_but_not_the_failure_of_a_store() -> None:
-    assert desk(Says({"message": WELCOME})).send(b"text") == WELCOME
-    assert desk(Says({"message": WELCOME}), stores={"mail": Store(FULL)}).send(b"text") == FULL
-
-
-def test_where_nothing_is_stored_nothing_is_said_of_a_queue() -> None:
-    it = desk(stores={})
-    it.says(EHLO, mail(), DATA, Body(b"text"))  # as with embedding: callbacks take the message
-    assert it.say(end(4)) == replies.MESSAGE_ACCEPTED
-
-
-# Back-pressure
-
-
-def test_a_full_store_stops_the_reading_until_it_has_drained() -> None:
-    store = Store(breaks_after=(2,))
-    it = desk(stores={"mail": store})
-    it.says(EHLO, mail(), rcpt(), DATA)
-    assert it.say(Body(b"one")) is WAIT
-    assert it.later == []
-    store.parcel.drained()
-    assert it.later == [None]
-    assert it.say(Body(b"two")) is None
-    assert it.say(end(6)) is not None
-    assert store.parcel.message == b"onetwo"
-
-
-def test_all_full_stores_must_have_drained() -> None:
-    stores = {"mail": Store(breaks_after=(2,)), "spool": Store(breaks_after=(2,)), "third": Store()}
-    it = desk(stores=stores)
-    it.says(EHLO, mail(), rcpt("mail+spool+third@local.example"), DATA)
-    assert it.say(Body(b"one")) is WAIT
-    stores["mail"].parcel.drained()
-    assert it.later == []
-    stores["spool"].parcel.drained()
-    assert it.later == [None]
-
-
-def test_a_store_that_drains_too_late_is_not_heard() -> None:
-    store = Store(breaks_after=(2,))
-    it = desk(stores={"mail": store})
-    it.says(EHLO, mail(), rcpt(), DATA, Body(b"one"))
-    it.receiver.stop("connection lost")
-    store.parcel.drained()
-    assert it.later == []
-    assert store.parcel.is_aborted
 
 
 # The body
