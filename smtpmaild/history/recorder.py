@@ -110,7 +110,7 @@ class History:
             yield
         finally:
             self._is_collecting = False
-            while self._events or self._chunks:
+            if self._events or self._chunks:
                 self._write_now()
 
     # The seam of companions
@@ -138,8 +138,7 @@ class History:
     def _write_now(self) -> None:
         # A connection must not outlive a fork: the supervisor's is closed when it has written.
         store = Store(self.settings, self._begun_anew, _PATIENCE_WITHOUT_THREAD)
-        self._close_chunk()
-        self._write(store)
+        self._write_all(store)
         store.close()
 
     def _run(self) -> None:
@@ -148,10 +147,7 @@ class History:
             self._there_is_work.wait()
             self._stopping.wait(COLLECT_SECONDS)
             self._there_is_work.clear()
-            self._close_chunk()
-            self._write(store)
-            while self._chunks:
-                self._write(store)
+            self._write_all(store)
             if self._stopping.is_set():
                 store.close()
                 return
@@ -171,6 +167,12 @@ class History:
     def _drop(self, events: int) -> None:
         with self._lock:
             self._dropped += events
+
+    def _write_all(self, store: Store) -> None:
+        self._close_chunk()
+        self._write(store)  # what was dropped is told where nothing is left to write, too
+        while self._chunks:
+            self._write(store)
 
     def _write(self, store: Store) -> None:
         batch = [self._chunks.popleft() for _ in range(min(len(self._chunks), BATCH))]
