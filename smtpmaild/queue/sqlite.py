@@ -243,8 +243,7 @@ class SqliteQueue:
             return False
         try:
             with self._file.transaction() as connection:
-                # Long due, but not AT_ONCE, which a person says.
-                connection.execute("UPDATE recipient SET state = 1, next_attempt = 1 WHERE state = 2")
+                sqlite_changes.end_leases(connection)
         except BaseException:
             os.close(descriptor)
             raise

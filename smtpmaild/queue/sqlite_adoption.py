@@ -11,6 +11,7 @@ import os
 from smtpmaild.facts import Log
 from smtpmaild.queue import files
 from smtpmaild.queue.rows import MESSAGE_COLUMNS, RECIPIENT_COLUMNS
+from smtpmaild.queue.sqlite_changes import end_leases
 from smtpmaild.queue.sqlite_file import ShardFile, connect
 
 
@@ -54,10 +55,7 @@ def _copy_from(path: str, file: ShardFile) -> int:
                 "WHERE message + :base IN (SELECT id FROM main.message WHERE id > :base)",
                 {"base": base},
             )
-            # Nobody is at work on them any more.
-            connection.execute(
-                "UPDATE recipient SET state = 1, next_attempt = 1 WHERE message > ? AND state = 2", (base,)
-            )
+            end_leases(connection, after=base)
         return count
     finally:
         connection.execute("DETACH old")
