@@ -15,7 +15,7 @@ from smtpmaild.cli.shown import plain
 
 if TYPE_CHECKING:
     from smtpmaild.config.listeners import Listener
-    from smtpmaild.rehearsal import Stage
+    from smtpmaild.config.models import Config
     from smtpmaild.transcripts import Transcript
     from smtpmaild.transcripts.playing import Difference
 
@@ -85,7 +85,7 @@ def _rehearsed(transcripts: Sequence[Transcript], path: str, listener: str | Non
     stage = app.stage(read_dangerous_config(path))
 
     async def play_one(one: Transcript) -> Difference | None:
-        its = _listener(stage, one, listener)
+        its = _listener(stage.config, listener or one.listener or None, f"{one.name}: ")
         is_implicit = its.tls == "implicit"
         otherwise = None if listener else begins_otherwise(one, is_implicit)
         return otherwise or await rehearse(one, stage.service(its.name, Peer(one.client)), is_implicit)
@@ -96,25 +96,18 @@ def _rehearsed(transcripts: Sequence[Transcript], path: str, listener: str | Non
     return asyncio.run(play_all())
 
 
-def _listener(stage: Stage, transcript: Transcript, wanted: str | None) -> Listener:
+def _listener(config: Config, name: str | None, whose: str = "") -> Listener:
     from smtpmaild.rehearsal import QuestionError, listener_of
 
     try:
-        return listener_of(stage.config, wanted or transcript.listener or None)
+        return listener_of(config, name)
     except QuestionError as error:
-        raise click.BadParameter(f"{transcript.name}: {error}", param_hint="--listener") from None
+        raise click.BadParameter(f"{whose}{error}", param_hint="--listener") from None
 
 
 def _begins_with_tls(path: str, listener: str | None) -> bool | None:
     """As the listener of that name does; None: as each session did on record."""
-    if not listener:
-        return None
-    from smtpmaild.rehearsal import QuestionError, listener_of
-
-    try:
-        return listener_of(read_dangerous_config(path), listener).tls == "implicit"
-    except QuestionError as error:
-        raise click.BadParameter(str(error), param_hint="--listener") from None
+    return _listener(read_dangerous_config(path), listener).tls == "implicit" if listener else None
 
 
 def _against_server(
