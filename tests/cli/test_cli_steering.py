@@ -65,7 +65,7 @@ def daemon(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytes
     premises = Premises("mx.example", [Door("mx", ["0.0.0.0:25"], "smtp", "none", "none")], ())
     from test_cli_queue import House as Mail
 
-    Mail(tmp_path, daemon.run)
+    Mail(tmp_path, daemon.run).queue.close()
     config.write_text("control: {socket: control.sock}\nqueue: {path: queue}\n")
     desk = Desk(house, premises, QueueFiles(str(tmp_path / "queue"), Silent(), lambda _: None), Silent())
     ready, loop = threading.Event(), asyncio.new_event_loop()
