@@ -61,7 +61,7 @@ EXIT_STATUSES = _rows("""
 0
     It is done, or the answer is yes.
 1
-    There is something to look at (audit).
+    There is something to look at (audit, reload --plan, replay), or an ID is not in the queue (queue).
 64
     The command was typed wrongly (EX_USAGE).
 65

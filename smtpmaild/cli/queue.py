@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -73,8 +73,11 @@ def reason_option(command: Command) -> Command:
 def list_(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None:
     """List what waits, a line for each recipient, the oldest message first."""
     now, count, octets = time.time(), 0, 0
+    left = dict.fromkeys(chosen["ids"])
     with troubles():
-        for record in open_queue(config, socket).find(_filters(chosen, now)):
+        opened = open_queue(config, socket)
+        for record in opened.find(_filters(chosen, now)):
+            left.pop(record["queue_id"], None)
             if as_json:
                 click.echo(json.dumps(record))
                 continue
@@ -84,8 +87,9 @@ def list_(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None
             octets += record["size"]
             for one in record["recipients"]:
                 click.echo(_line(record, one, now))
-    if not as_json:
-        click.echo(f"{counted(count, 'message')}, {size(octets)}B" if count else "no messages", err=True)
+        if not as_json:
+            click.echo(f"{counted(count, 'message')}, {size(octets)}B" if count else "no messages", err=True)
+        _tell_missing(opened, left)
 
 
 def _line(record: dict[str, Any], one: dict[str, Any], now: float) -> str:
@@ -127,19 +131,21 @@ def stats(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None
     """Count what waits, by destination, the deepest first."""
     now = time.time()
     with troubles():
-        found = open_queue(config, socket).stats(_filters(chosen, now))
-    for depth in found:
-        if as_json:
-            click.echo(json.dumps(depth))
-            continue
-        states = ", ".join(f"{count} {state}" for state, count in depth["states"].items())
-        said = f"; {depth['last']}" if depth["last"] else ""
-        messages, octets, oldest = (
-            counted(depth["messages"], "message"),
-            f"{size(depth['size'])}B",
-            span(now - depth["oldest"]),
-        )
-        click.echo(plain(f"{depth['destination']}: {messages}, {octets}, oldest {oldest}; {states}{said}"))
+        opened = open_queue(config, socket)
+        for depth in opened.stats(_filters(chosen, now)):
+            click.echo(json.dumps(depth) if as_json else plain(_depth_line(depth, now)))
+        _tell_missing(opened, chosen["ids"])
+
+
+def _depth_line(depth: dict[str, Any], now: float) -> str:
+    messages, octets, oldest = (
+        counted(depth["messages"], "message"),
+        f"{size(depth['size'])}B",
+        span(now - depth["oldest"]),
+    )
+    states = ", ".join(f"{count} {state}" for state, count in depth["states"].items())
+    said = f"; {depth['last']}" if depth["last"] else ""
+    return f"{depth['destination']}: {messages}, {octets}, oldest {oldest}; {states}{said}"
 
 
 def _change(verb: str, help_text: str, question: str = "") -> None:
@@ -164,7 +170,8 @@ def _change(verb: str, help_text: str, question: str = "") -> None:
             for one in changed:
                 click.echo(plain(f"{verb}: {one['queue_id']} {one['sender'] or '<>'} > {one['recipient']}"))
             click.echo(counted(len(changed), "recipient"), err=True)
-            _tell_missing(opened, chosen["ids"], {one["queue_id"] for one in changed})
+            were_there = {one["queue_id"] for one in changed}
+            _tell_missing(opened, [one for one in chosen["ids"] if one not in were_there])
 
 
 _change("retry", "Try deferred mail now instead of later, also where nobody answered a moment ago.")
@@ -190,16 +197,16 @@ def export(config: str, socket: str | None, directory: str | None, **chosen: Any
                 sys.stdout.buffer.write(block)
             return
         os.makedirs(directory, 0o700, exist_ok=True)
-        found = set()
+        left = dict.fromkeys(chosen["ids"])
         for record in opened.find(_filters(chosen, time.time())):
-            found.add(record["queue_id"])
+            left.pop(record["queue_id"], None)
             stem = f"{directory}/{record['queue_id']}"
             with open(f"{stem}.eml", "wb") as target:
                 target.writelines(opened.export(record["queue_id"]))
             with open(f"{stem}.json", "w", encoding="ascii") as file:
                 file.write(json.dumps(record) + "\n")
             click.echo(f"{stem}.eml")
-        _tell_missing(opened, chosen["ids"], found)
+        _tell_missing(opened, left)
 
 
 @queue.command("import", epilog="Example: smtpmaild queue import -c smtp.yaml backup/*.eml")
@@ -222,14 +229,14 @@ def import_(config: str, socket: str | None, files: tuple[str, ...], why: str) -
         click.echo(f"import: {queue_id} {name}")
 
 
-def _tell_missing(opened: Queue, ids: Sequence[str], found: Collection[str]) -> None:
-    """Name the messages that were named and are not there, and end with 1: a slip of the pen is no success.
+def _tell_missing(opened: Queue, ids: Iterable[str]) -> None:
+    """Name the messages that are not there, and end with 1: a slip of the pen is no success.
 
-    found: those that were there a moment ago.
+    ids: those that were named, without those that were there a moment ago.
     """
-    left = [one for one in dict.fromkeys(ids) if one not in found]
-    there = {record["queue_id"] for record in opened.find({"ids": left})} if left else ()
-    missing = [one for one in left if one not in there]
+    asked = [*dict.fromkeys(ids)]
+    there = {record["queue_id"] for record in opened.find({"ids": asked})} if asked else ()
+    missing = [one for one in asked if one not in there]
     for one in missing:
         click.echo(f"Error: there is no message {plain(one)} in the queue", err=True)
     if missing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -93,11 +93,13 @@ def test_list_is_a_line_for_each_recipient(house: House) -> None:
         (["--state", "held", "--state", "deferred"], 1),
         (["--older-than", "1h"], 2),
         (["--limit", "1"], 2),
-        (["nothing"], 0),
+        ([NEW, "--state", "held"], 0),
+        (["--sender", "nobody@x.example"], 0),
     ],
 )
 def test_filters(house: House, arguments: list[str], found: int) -> None:
     ran = house("list", "--json", *arguments)
+    assert (ran.status, ran.err) == (0, "")
     assert sum(len(json.loads(line)["recipients"]) for line in ran.out.splitlines()) == found
 
 
@@ -239,6 +241,25 @@ def test_export_of_a_message_that_is_not_there_is_told(house: House, tmp_path: P
     ran = house("export", "--to", str(tmp_path / "out"), "nothing", NEW)
     assert (ran.status, ran.out) == (1, f"{tmp_path}/out/{NEW}.eml\n")
     assert ran.err == "Error: there is no message nothing in the queue\n"
+
+
+def test_list_of_a_message_that_is_not_there_is_told(house: House) -> None:
+    ran = house("list", "nothing", NEW, "nothing")
+    assert (ran.status, len(ran.out.splitlines())) == (1, 2)
+    assert ran.err == "1 message, 100.0kB\nError: there is no message nothing in the queue\n"
+    ran = house("list", "--json", OLD, "nothing")
+    assert (ran.status, [json.loads(line)["queue_id"] for line in ran.out.splitlines()]) == (1, [OLD])
+    assert ran.err == "Error: there is no message nothing in the queue\n"
+    ran = house("list", OLD, "nothing", "--state", "held")  # the first is there, but nobody held it
+    assert (ran.status, ran.err) == (1, "no messages\nError: there is no message nothing in the queue\n")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_count_of_a_message_that_is_not_there_is_told(house: House, form: Sequence[str]) -> None:
+    ran = house("stats", *form, NEW, "nothing")
+    assert (ran.status, len(ran.out.splitlines())) == (1, 1)
+    assert ran.err == "Error: there is no message nothing in the queue\n"
+    assert house("stats", *form, NEW, "--state", "held").status == 0
 
 
 def test_drop_asks(house: House) -> None:
