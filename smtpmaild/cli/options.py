@@ -17,16 +17,34 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def config_option(command: Command) -> Command:
     """`--config FILE` behind a command; it may stand before the command as well."""
+    return _config_option(_needed_or_from_group)(command)
+
+
+def optional_config_option(command: Command) -> Command:
+    """The same for who may do without; "" then."""
+    return _config_option(or_from_group)(command)
+
+
+def _config_option(callback: Callable[..., str]) -> Callable[[Command], Command]:
     return click.option(
-        "-c", "--config", "path", metavar="FILE", callback=_or_from_group, help="The configuration, a YAML file."
-    )(command)
+        "-c", "--config", "path", metavar="FILE", callback=callback, help="The configuration, a YAML file."
+    )
 
 
-def _or_from_group(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
-    path = value or context.obj
+def or_from_group(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    """What stands behind the command, or before it, or in the environment; "" for nowhere."""
+    return str(value or context.obj or "")
+
+
+def _needed_or_from_group(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    return needed(or_from_group(context, parameter, value))
+
+
+def needed(path: str) -> str:
+    """The path of a configuration; ends the process with 64 where there is none."""
     if not path:
-        raise click.UsageError("--config FILE is missing", context)
-    return str(path)
+        raise click.UsageError("--config FILE is missing", click.get_current_context())
+    return path
 
 
 def read_config(path: str) -> Config:

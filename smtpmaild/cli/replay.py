@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from smtpmaild.cli.options import config_option, read_dangerous_config
+from smtpmaild.cli.options import needed, optional_config_option, read_dangerous_config
 from smtpmaild.cli.shown import plain
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ EX_DIFFERENT, EX_DATAERR, EX_UNAVAILABLE = 1, 65, 69
 
 @click.command(epilog="Example: smtpmaild replay -c other.yaml recordings/*.smtp")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE...")
-@config_option
+@optional_config_option
 @click.option("--server", metavar="HOST:PORT", help="Play against this running server; or the path of a Unix socket.")
 @click.option("--listener", metavar="NAME", help="Which listener to play to; by default the one that the file names.")
 @click.option(
@@ -45,15 +45,18 @@ def replay(
 
     Against the configuration they are played in this process: the client has its recorded address, nothing is stored,
     nothing travels, no network is asked. With --server they are played against a server that is running, from this
-    machine; what it accepts it will deliver, so let it be one for that. Bodies and passwords that are not on record are
-    replaced: by a message of the same length, and by --password-file. To a listener that --listener names the client
-    speaks as that listener begins: within TLS, or not yet. Certificates are not looked at.
+    machine; what it accepts it will deliver, so let it be one for that. --config is needed for --listener alone then.
+    Bodies and passwords that are not on record are replaced: by a message of the same length, and by --password-file.
+    To a listener that --listener names the client speaks as that listener begins: within TLS, or not yet. Certificates
+    are not looked at.
 
     Exit status: 0 all said the same, 1 at least one did not, 65 a file is no transcript, 69 no server there.
     """
     from smtpmaild.transcripts.playing import NotPlayedError
     from smtpmaild.transcripts.reading import read
 
+    if not server or listener:
+        needed(path)
     try:
         transcripts = [read(Path(file).read_text(), file) for file in files]
     except (ValueError, OSError) as error:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from smtpmaild.cli.options import needed, or_from_group
+
 if TYPE_CHECKING:
     from smtpmaild.config.places import Places
 
@@ -23,7 +25,7 @@ def socket_options(command: Command) -> Command:
     """`--config FILE`, in which the control socket stands, or `--socket PATH`, which needs no file."""
     options = (
         click.option(
-            "-c", "--config", "config", metavar="FILE", callback=_or_from_group, help="The configuration, a YAML file."
+            "-c", "--config", "config", metavar="FILE", callback=or_from_group, help="The configuration, a YAML file."
         ),
         click.option(
             "--socket",
@@ -39,10 +41,6 @@ def socket_options(command: Command) -> Command:
     return command
 
 
-def _or_from_group(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
-    return str(value or context.obj or "")
-
-
 def control_socket(config: str, socket: str | None) -> str:
     """The path to talk to; ends the process with 78 where there is none."""
     if socket:
@@ -54,14 +52,12 @@ def control_socket(config: str, socket: str | None) -> str:
 
 
 def read_places(config: str) -> Places:
-    """Where things are; ends the process with 78 where the file cannot be read."""
+    """Where things are; ends the process with 78 where the file cannot be read, with 64 where none is named."""
     from smtpmaild.config.mistakes import ConfigError
     from smtpmaild.config.places import places
 
-    if not config:
-        raise click.UsageError("--config FILE is missing", click.get_current_context())
     try:
-        return places(config)
+        return places(needed(config))
     except ConfigError as error:
         click.echo(error.render(), err=True)
         sys.exit(EX_CONFIG)

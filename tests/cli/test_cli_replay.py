@@ -170,8 +170,11 @@ def test_for_programs_and_other_listeners(run: Runner) -> None:
     [
         (["-c", "smtp.yaml", "--listener", "no", "s.smtp"], 64, "there is no listener 'no'"),
         (["-c", "smtp.yaml", "--server", "/a", "--listener", "no", "s.smtp"], 64, "there is no listener 'no'"),
-        (["--server", "there", "s.smtp", "-c", "smtp.yaml"], 64, "neither HOST:PORT nor a path"),
-        (["--server", "/nowhere/socket", "s.smtp", "-c", "smtp.yaml"], 69, "No such file or directory"),
+        (["--server", "there", "s.smtp"], 64, "neither HOST:PORT nor a path"),
+        (["--server", "/nowhere/socket", "s.smtp"], 69, "No such file or directory"),
+        (["--server", "/nowhere/socket", "s.smtp", "-c", "not-looked-at.yaml"], 69, "No such file or directory"),
+        (["--server", "/nowhere/socket", "--listener", "mx", "s.smtp"], 64, "--config FILE is missing"),
+        (["s.smtp"], 64, "--config FILE is missing"),
         (["-c", "smtp.yaml", "bad.smtp"], 65, "bad.smtp:1: not a line of a transcript"),
     ],
 )
