@@ -15,6 +15,7 @@ from smtpmaild.content import Content
 from smtpmaild.envelope import Recipient, Session, Transaction
 from smtpmaild.facts import Log
 from smtpmaild.metrics import OTHER, Metrics
+from smtpmaild.smtp.command import VERBS, split_command
 from smtpmaild.smtp.reply import Reply
 
 #: Refusals kept for the session's log event; a peer that collects more has made its point.
@@ -23,11 +24,6 @@ _REFUSALS_LOGGED = 100
 _CONCLUSIONS = {2: "message_accepted", 4: "message_deferred", 5: "message_refused"}
 #: The same -> its name among the counters.
 _RESULTS = {2: "accepted", 4: "deferred", 5: "refused"}
-#: Verbs whose refusals are counted apart. What a client makes up is not one.
-_VERBS = frozenset(
-    {"EHLO", "HELO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT", "VRFY", "EXPN", "HELP"}
-    | {"STARTTLS", "AUTH", "XFORWARD", "XCLIENT"}
-)
 
 
 class Journal:
@@ -182,8 +178,9 @@ def _short(reply: Reply) -> str:
 
 
 def _verb_of(line: str) -> str:
-    verb = line.partition(" ")[0].upper()
-    return verb if verb in _VERBS else OTHER
+    """As the metrics have it: what a client makes up is none."""
+    verb, _ = split_command(line)
+    return verb if verb in VERBS else OTHER
 
 
 def _trace(recipients: Sequence[Recipient], content: Content) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from receiving import RecordingLog
 from smtpmaild.envelope import Session
 from smtpmaild.journal import Journal
 from smtpmaild.metrics import Metrics
+from smtpmaild.smtp.command import VERBS
 from smtpmaild.smtp.reply import Reply
 
 
@@ -21,3 +22,16 @@ def test_refusal_is_never_told_behind_the_end_of_its_session(session: Session, m
     journal.closed("", [])
     closed = log.only("session_closed")
     assert closed["trace"] == ([(1000.0, "")],)
+
+
+@pytest.mark.parametrize(
+    ("line", "verb"),
+    [(verb, verb) for verb in sorted(VERBS)]
+    + [("etrn x.example", "ETRN"), ("  MAIL FROM:<x>", "MAIL"), ("TURN", "other"), ("R\u017fET", "other")]
+    + [("", "other")],
+)
+def test_what_the_protocol_refuses_is_counted_by_its_verb(session: Session, line: str, verb: str) -> None:
+    metrics = Metrics()
+    journal = Journal(session, RecordingLog(), metrics, time.time())
+    journal.closed("", [(line, Reply(503, "5.5.1", "Not now"))])
+    assert metrics.refusals.names == {(verb, "503 5.5.1", ""): 1}
