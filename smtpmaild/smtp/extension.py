@@ -122,7 +122,9 @@ def _limits(options: ServerOptions) -> str:
 
 
 # xtext = *( xchar / hexchar );  xchar is %x21-7E without "+" and "=";  hexchar = "+" and two of 0-9, A-F  (RFC 3461 §4)
-_XTEXT = r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})"
+# RFC 4954 §8: what it stands for "MUST be either a <mailbox> or the two characters "<>"". No mailbox has control
+# characters (RFC 5321 §4.1.2). More is not asked of it: no client is trusted to name somebody (§5).
+_MAILBOX_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-689A-F][0-9A-F]|7[0-9A-E]))"
 # RFC 3461 §4.2, §4.4: what it stands for "MUST consist entirely of printable (graphic and white space) characters from
 # the US-ASCII repertoire". Of white space, a blank: it ends up in one line of a report.
 _PRINTABLE_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-6][0-9A-F]|7[0-9A-E]))"
@@ -153,7 +155,7 @@ EXTENSIONS: tuple[Extension, ...] = (
     Extension(
         "AUTH",
         lambda options: " ".join(options.mechanisms),
-        mail={"AUTH": rf"<>|{_XTEXT}+"},
+        mail={"AUTH": f"{_MAILBOX_XTEXT}+"},
         verbs=("AUTH",),
         growth=500,
         is_wanted=lambda options: bool(options.mechanisms),

@@ -322,6 +322,30 @@ def test_values_of_dsn(command: str, keyword: str, value: str, is_taken: bool) -
     assert (patterns[keyword].fullmatch(value) is not None) is is_taken
 
 
+@pytest.mark.parametrize(
+    ("value", "is_taken"),
+    [
+        ("<>", True),
+        ("+3C+3E", True),  # RFC 4954 §8: "the decoded form of the xtext" is a mailbox or "<>"
+        ("e+3Dmc2@example.com", True),  # §5.1
+        ('"a+20b"@example.com', True),
+        ("b+C3+BCro@example.com", True),  # §8: "non-US-ASCII is only allowed as hexchar"
+        ("b\u00fcro@example.com", False),
+        ("alice", True),  # no mailbox, but what some clients call one
+        ("a+0D+0AX-Field:+20b", False),  # RFC 5321 §4.1.2: no mailbox has control characters
+        ("a+00@example.com", False),
+        ("a+1f@example.com", False),
+        ("a+7F@example.com", False),
+        ("e=mc2@example.com", False),
+        ("a+2@example.com", False),
+        ("", False),
+    ],
+)
+def test_submitter_of_a_message(value: str, is_taken: bool) -> None:
+    pattern = Dialect(replace(OPTIONS, mechanisms=("PLAIN",))).at(Security.TLS).mail_parameters["AUTH"]
+    assert (pattern.fullmatch(value) is not None) is is_taken
+
+
 def test_dsn_is_offered_where_reports_are_made() -> None:
     assert "DSN" in Dialect(REPORTING).keywords
     quiet = Dialect(OPTIONS)
