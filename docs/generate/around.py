@@ -71,7 +71,7 @@ EXIT_STATUSES = _rows("""
 67
     There is no such account or recipient (EX_NOUSER).
 69
-    The daemon does not answer, or does not do it (EX_UNAVAILABLE).
+    Nobody is there to answer, or it is not done (EX_UNAVAILABLE).
 70
     A mistake in the program (EX_SOFTWARE).
 73
@@ -79,7 +79,7 @@ EXIT_STATUSES = _rows("""
 74
     Reading or writing failed (EX_IOERR).
 75
-    Not now; try again later (EX_TEMPFAIL).
+    Not now, or no answer came; try again later (EX_TEMPFAIL).
 77
     It is not allowed, or refused (EX_NOPERM).
 78

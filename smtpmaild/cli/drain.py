@@ -28,7 +28,7 @@ def drain(config: str, socket: str | None, now: bool) -> None:
     It accepts no more, lets each session end at its next command, for which they have `timeouts.drain`, and stops. On
     a terminal it is shown who is left. Interrupting the command does not call the daemon back.
 
-    Exit status: 0 it has ended, 69 none was running, 77 you may not.
+    Exit status: 0 it has ended, 69 none was running, 75 it does not answer, 77 you may not.
     """
     from smtpmaild.control.client import answer
 

@@ -42,7 +42,8 @@ def record(
     `smtpmaild replay` plays. Passwords are left out, and so is what messages say unless --bodies is given; addresses
     stay. Ctrl-C ends it earlier. The daemon is told by its control socket.
 
-    Exit status: 0 done, 69 none is running, 73 a file cannot be written, 75 the recording was cut off by a reload.
+    Exit status: 0 done, 69 none is running, 73 a file cannot be written, 75 the recording was cut off by a reload, or
+    the daemon does not answer.
     """
     from smtpmaild.config.units import parse_duration
     from smtpmaild.control.client import ask

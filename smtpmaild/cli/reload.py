@@ -30,8 +30,8 @@ def reload_(config: str, socket: str | None, with_plan: bool, applies: bool, las
     With --plan the daemon is left alone: the configuration on disk is asked what it would have said to the mail on
     record (`history`), and the verdicts that would be others are printed.
 
-    Exit status: 0 it serves by the new one, 69 none is running, 75 its workers do not serve yet, 77 you may not, 78
-    refused. With --plan: 0 no verdict would change, 1 some would, 78 mistakes or failed tests.
+    Exit status: 0 it serves by the new one, 69 none is running, 75 its workers do not serve yet or it does not answer,
+    77 you may not, 78 refused. With --plan: 0 no verdict would change, 1 some would, 78 mistakes or failed tests.
     """
     if applies and not with_plan:
         raise click.UsageError("--apply goes with --plan; without it a reload applies at once")

@@ -37,7 +37,7 @@ def status(config: str, socket: str | None, as_json: bool) -> None:
     Workers, sessions by listener, what it has counted, the queue, the last reload. Numbers are those since it began,
     over all workers, ended ones too; behind them is what came in the last minute, per second.
 
-    Exit status: 0 it answers, 69 none is running, 77 you may not ask.
+    Exit status: 0 it answers, 69 none is running, 75 it does not answer, 77 you may not ask.
     """
     from smtpmaild.control.client import answer
 

@@ -35,7 +35,7 @@ def top(config: str, socket: str | None, every: str, once: bool) -> None:
     Sessions, rates, the slowest destinations, what is refused most. With `history` in the configuration also what
     happened last. `q` or Ctrl-C ends it, the space bar has it look at once.
 
-    Exit status: 0 it was shown, 69 none is running, 77 you may not ask.
+    Exit status: 0 it was shown, 69 none is running, 75 it does not answer, 77 you may not ask.
     """
     try:
         from rich.console import Console

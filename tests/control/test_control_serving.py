@@ -9,8 +9,9 @@ import json
 import os
 import select
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from attending import Staged, desk_for, lines, queue_in
 from queueing import NOW
 from receiving import RecordingLog
 
-from smtpmaild.control import client, serving
+from smtpmaild.control import client, desk, serving
 from smtpmaild.control.client import ControlError, NotRunningError, answer, ask, is_running
 from smtpmaild.control.desk import Desk
 from smtpmaild.control.serving import ControlSocket
@@ -383,3 +384,58 @@ def test_daemon_that_ends_before_it_answers(tmp_path: Path) -> None:
         server.close()
 
     run(work())
+
+
+def ended(*answers: bytes, body: bytes = b"", path: str) -> ControlError:
+    """How `status` ends at a daemon that says this and hangs then."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        accepted: list[socket.socket] = []
+
+        def serve() -> None:
+            accepted.append(listening.accept()[0])
+            accepted[0].sendall(b"".join(answers))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ControlError) as found:
+            answer(path, "status", body=io.BytesIO(body))
+        thread.join()
+        accepted[0].close()
+        return found.value
+
+
+@pytest.mark.parametrize(
+    ("answers", "body"),
+    [((), b""), ((b'{"row": {}}\n', b'{"row"'), b""), ((), b"x" * 10**7)],
+    ids=["at once", "amid its answer", "before it has read"],
+)
+def test_daemon_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[bytes], body: bytes) -> None:
+    monkeypatch.setattr(client, "_PATIENCE", 0.2)
+    path = str(tmp_path / "control.sock")
+    error = ended(*answers, body=body, path=path)
+    assert error.status == 75
+    assert str(error) == f"smtpmaild says nothing at {path}, for 0.2 s now; what was asked for may yet be done"
+
+
+def test_daemon_that_accepts_nobody(tmp_path: Path) -> None:
+    path = str(tmp_path / "control.sock")
+    with ExitStack() as waiting:
+        listening = waiting.enter_context(socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(path)
+        for ask_it in (is_running, lambda path: answer(path, "status")):
+            with pytest.raises(ControlError, match=f"^smtpmaild does not answer at {path}; try again$") as refused:
+                ask_it(path)
+            assert refused.value.status == 75
+
+
+def test_who_asks_waits_longer_than_the_daemon_does() -> None:
+    assert client.patience("reload") > desk.RELOAD_PATIENCE
+    assert client.patience("queue.drop") > client.patience("status")
