@@ -59,14 +59,15 @@ class Content:
         return self._head
 
     def message_id_and_subject(self) -> tuple[str, str]:
-        """The first of each field, unfolded, "" if there is none; bounded."""
+        """The last of each field, unfolded, "" if there is none; bounded."""
         head = self._head
-        # Nearly always they are written so, and not the first field.
-        message_id, subject = head.find(b"\nMessage-ID: "), head.find(b"\nSubject: ")
+        # Nearly always they are written so, and not the first field. From below: what relays add stands above what the
+        # author's program wrote (RFC 5321 §4.4), and is most of a header.
+        message_id, subject = head.rfind(b"\nMessage-ID: "), head.rfind(b"\nSubject: ")
         if message_id < 0 or subject < 0 or len(head) > _SEARCHED:
             head = b"\n" + head[:_SEARCHED]
             lowered = head.lower()
-            message_id, subject = lowered.find(b"\nmessage-id:"), lowered.find(b"\nsubject:")
+            message_id, subject = lowered.rfind(b"\nmessage-id:"), lowered.rfind(b"\nsubject:")
         return (
             _field(head, message_id + 12) if message_id >= 0 else "",
             _field(head, subject + 9) if subject >= 0 else "",

@@ -72,7 +72,7 @@ def test_a_body_is_kept_and_read_from_its_beginning_each_time(size: int) -> None
 
 FIELDS = [
     (b"From: a\r\nMessage-ID: <a@b>\r\nSubject: Hi\r\n", "<a@b>", "Hi"),
-    (b"Subject: first of all\r\nmessage-id:<a@b>\r\nSubject: second\r\n", "<a@b>", "first of all"),
+    (b"Subject: added\r\nmessage-id:<a@b>\r\nSubject: the author's\r\n", "<a@b>", "the author's"),
     (b"SUBJECT:\t Hi \r\nX: Message-ID: <no@x>\r\n", "", "Hi"),
     (
         b"From: a\r\nMessage-ID: \r\n <a@b>\r\nSubject: two\r\n lines\r\n\tand more\r\nTo: x\r\n",
