@@ -2,7 +2,8 @@
 
 cost: the journal of a session with one message, told to a log that keeps nothing, with the Recorder before it and
 without; then the thread's part, per message. load: messages a second and CPU of one worker and all beside it, by
-turns: nothing on, the history, and all of history, metrics and a page that somebody looks at.
+turns: nothing on, the history, and all of history, metrics and a page that somebody looks at. A page costs by the
+second, so bursts are long.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from load import HOST, Shape
-from servers import MAILDIR, Server, always, free_port, smtpmaild, started
+from servers import SHARED_MAILDIR, Server, always, free_port, smtpmaild, started
 from turns import show, take_turns
 
 from smtpmaild.content import Content
@@ -224,9 +225,9 @@ def load(folder: Path, rounds: int, messages: int, store: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", metavar="cost|search|load")
-    parser.add_argument("--rounds", type=int, default=48)
-    parser.add_argument("--messages", type=int, default=1_000)
-    parser.add_argument("--store", default=MAILDIR, help="of deliver_to, for load")
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--messages", type=int, default=4_000, help="of a burst, which should take a second")
+    parser.add_argument("--store", default=SHARED_MAILDIR, help="of deliver_to, for load")
     wanted = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="history-"))
     try:

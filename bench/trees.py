@@ -17,11 +17,11 @@ from pathlib import Path
 
 from load import Shape
 from queue_through import smtpmaild as relaying
-from servers import MAILDIR, Server, always, smtpmaild, started
+from servers import SHARED_MAILDIR, Server, always, smtpmaild, started
 from turns import show, take_turns
 
 SHAPES = {"kept": Shape(20, 4096, True), "a session each": Shape(20, 4096, False)}
-STORES = {"maildir": MAILDIR, "discard": "{type: discard}"}
+STORES = {"maildir": SHARED_MAILDIR, "discard": "{type: discard}"}
 
 
 def server(name: str, tree: Path, store: str, workers: str) -> Server:
