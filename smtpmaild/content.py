@@ -15,7 +15,7 @@ HEADER_LIMIT = 64 * 1024
 #: How much of a header is searched for the fields that are remembered, and what is kept of each.
 _SEARCHED = 16 * 1024
 _FIELD_LIMIT = 256
-_BLANK = (b" ", b"\t")
+_BLANK = (ord(" "), ord("\t"))
 #: Body bytes kept in memory before a temporary file takes over.
 MEMORY_LIMIT = 256 * 1024
 
@@ -97,7 +97,8 @@ class Content:
 def _field(head: bytes, start: int) -> str:
     """What stands from here to the end of the field."""
     end = head.find(b"\r\n", start, start + _FIELD_LIMIT)
-    if end >= 0 and head[end + 2 : end + 3] not in _BLANK:
+    after = end + 2
+    if end >= 0 and (after == len(head) or head[after] not in _BLANK):
         return head[start:end].strip().decode("utf-8", "replace")
     # RFC 5322 §2.2.3: a line that begins with white space goes on with the field.
     first, *rest = head[start : start + _FIELD_LIMIT].split(b"\r\n")
