@@ -602,6 +602,15 @@ C: AUTH PLAIN AHVzZXIAcGFzcw==
 S: 235 2.7.0 welcome
 = SignedIn
 """,
+    "mail of a client that we do not vouch for": AUTH
+    + r"""
+! auth PLAIN b"\0user\0pass"
+C: AUTH PLAIN AHVzZXIAcGFzcw==
+S: 235 2.7.0 welcome
+= SignedIn
+! send <a@b.example> c@d.example
+C: MAIL FROM:<a@b.example> AUTH=<>
+""",
     "an empty initial response": AUTH
     + """
 ! auth EXTERNAL
