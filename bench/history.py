@@ -29,6 +29,7 @@ from turns import show, take_turns
 
 from smtpmaild.content import Content
 from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule, Session, Transaction
+from smtpmaild.facts import Record
 from smtpmaild.history import Settings
 from smtpmaild.history.events import CHUNK_EVENTS, Chunk, Told, chunk_of
 from smtpmaild.history.reading import Reading
@@ -85,7 +86,7 @@ class Sessions:
         return session, Transaction(session, envelope), Reply(250, "2.0.0", f"Ok: queued as {envelope.queue_id}")
 
 
-def told_of(log: object, count: int, *, is_recorded: bool) -> float:
+def told_of(log: Silent, count: int, record: Record | None = None) -> float:
     """CPU seconds of this thread for the journals of so many sessions."""
     content, metrics = Content(keep_body=False), Metrics()
     content.write(HEADER)
@@ -93,28 +94,17 @@ def told_of(log: object, count: int, *, is_recorded: bool) -> float:
     sessions = [made.one() for _ in range(count)]
     began = time.thread_time()
     for session, transaction, reply in sessions:
-        journal = Journal(session, log, metrics, 0.0, is_recorded=is_recorded)  # type: ignore[arg-type]
+        journal = Journal(session, log, metrics, 0.0, record)
         journal.concluded(transaction, reply, content, 4096, ())
         journal.closed("", ())
     return time.thread_time() - began
 
 
-class Keeping(Silent):
-    """A log that keeps what a history would."""
-
-    def __init__(self) -> None:
-        self.told: list[Told] = []
-
-    def info(self, event: str, /, **facts: object) -> object:
-        trace = facts.pop("trace", None)
-        self.told.append((time.time(), event, facts, trace))
-        return None
-
-
 def kept(count: int) -> list[Told]:
-    log = Keeping()
-    told_of(log, count, is_recorded=True)
-    return log.told
+    """What a history would keep."""
+    told: list[Told] = []
+    told_of(Silent(), count, lambda event, facts, trace: told.append((time.time(), event, facts, trace)))
+    return told
 
 
 def chunks_of(told: list[Told]) -> list[Chunk]:
@@ -129,10 +119,10 @@ def cost(folder: Path, count: int = 20_000) -> None:
     # By turns, and the best of each: whoever else is at work on the machine only makes it slower.
     few, runs_off, runs_on = count // 10, [], []
     for _ in range(20):
-        runs_off.append(told_of(Silent(), few, is_recorded=False))
+        runs_off.append(told_of(Silent(), few))
         history = History(Settings(str(folder / "loop.sqlite"), 1e9, 10**9), Silent())
         history.start(asyncio.new_event_loop())
-        runs_on.append(told_of(Recorder(Silent(), history), few, is_recorded=True))
+        runs_on.append(told_of(Silent(), few, Recorder(Silent(), history).record))
         asyncio.run(history.stop())
     off, on = 10 * min(runs_off), 10 * min(runs_on)
     told = kept(count)

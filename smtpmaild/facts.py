@@ -7,7 +7,8 @@ tests pass a recorder. A call never blocks and never raises, and nothing here kn
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 
 class Log(Protocol):
@@ -18,3 +19,9 @@ class Log(Protocol):
     def error(self, event: str, /, **facts: object) -> object: ...
     def exception(self, event: str, /, **facts: object) -> object:
         """Like error(), inside an `except` block: the traceback goes with it."""
+
+
+#: The seam of a memory that wants more than the log (history/): the name of the event, its facts, and what the log does
+#: not hear. Passes the facts on to the log as info(). Who tells it does not change the facts any more; as a mapping and
+#: not by keywords, which would be copied at every step.
+Record = Callable[[str, dict[str, Any], Any], object]

@@ -1,7 +1,7 @@
 """What the log and the counters hear of one session: an event for each message, one for the session, and who signed in.
 
 Facts are those of the session and its transaction at that moment; what is empty for most clients (a proxy, TLS, a user)
-is left out for them. What a history wants besides goes under `trace` (history/). Decides nothing.
+is left out for them. What a history wants besides is its `trace` (history/events.py). Decides nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from smtpmaild.auth import Authenticated, Failed
 from smtpmaild.content import Content
 from smtpmaild.envelope import Recipient, Session, Transaction
-from smtpmaild.facts import Log
+from smtpmaild.facts import Log, Record
 from smtpmaild.metrics import OTHER, Metrics
 from smtpmaild.smtp.command import VERBS, split_command
 from smtpmaild.smtp.reply import Reply
@@ -28,19 +28,19 @@ _RESULTS = {2: "accepted", 4: "deferred", 5: "refused"}
 
 class Journal:
     """Of one session. refusals: what was refused by us, not by the protocol.  started_at: seconds since the epoch.
-    is_recorded: somebody takes `trace` from the log."""
+    record: told of messages and sessions in place of the log, which it tells; None where no history is kept."""
 
-    __slots__ = ("_is_recorded", "_log", "_metrics", "_refused_at", "_session", "_started_at", "refusals")
+    __slots__ = ("_log", "_metrics", "_record", "_refused_at", "_session", "_started_at", "refusals")
 
     def __init__(
-        self, session: Session, log: Log, metrics: Metrics, started_at: float, *, is_recorded: bool = False
+        self, session: Session, log: Log, metrics: Metrics, started_at: float, record: Record | None = None
     ) -> None:
         self.refusals: list[dict[str, str]] = []
         self._session = session
         self._log = log
         self._metrics = metrics
         self._started_at = started_at
-        self._is_recorded = is_recorded
+        self._record = record
         self._refused_at: list[tuple[float, str]] = []  # when, and of which message: beside `refusals`
 
     def refused(self, command: str, argument: str, reply: Reply, transaction: Transaction | None) -> None:
@@ -56,7 +56,7 @@ class Journal:
         if session.forwarded:
             note["forwarded_for"] = session.forwarded.get("addr") or "unknown"
         self.refusals.append(note)
-        if self._is_recorded:
+        if self._record is not None:
             queue_id = "" if transaction is None else transaction.envelope.queue_id
             # Never rounded up: it was before the session ended, and is told so.
             self._refused_at.append((int(time.time() * 1000) / 1000, queue_id))
@@ -95,10 +95,12 @@ class Journal:
         facts["decided_by"] = self._session.decided_by
         self._add_client(facts)
         self._add_trust(facts)
-        if self._is_recorded:
-            facts["trace"] = _trace(recipients, content)
         facts["seconds"] = round(time.time() - envelope.received_at, 4)
-        self._log.info(_CONCLUSIONS[reply.code // 100], **facts)
+        conclusion = _CONCLUSIONS[reply.code // 100]
+        if self._record is None:
+            self._log.info(conclusion, **facts)
+        else:
+            self._record(conclusion, facts, _trace(recipients, content))
 
     def client_named(self) -> None:
         """A proxy said whom it speaks for."""
@@ -135,11 +137,12 @@ class Journal:
         if refused_commands:
             facts["refused_commands"] = [f"{line}: {reply}" for line, reply in refused_commands]
         self._add_trust(facts)
-        if self._refused_at:
-            facts["trace"] = (self._refused_at,)
         facts["reason"] = reason
         facts["seconds"] = round(seconds, 4)
-        self._log.info("session_closed", **facts)
+        if self._record is None:
+            self._log.info("session_closed", **facts)
+        else:
+            self._record("session_closed", facts, (self._refused_at,) if self._refused_at else None)
 
     def _who(self) -> dict[str, Any]:
         session = self._session

@@ -87,7 +87,7 @@ class Receiver:
         self.is_over = False
         self.admit: Callable[[Peer], Reply | None] = _anybody
         self._resume = resume
-        self._journal = Journal(self.session, service.log, service.metrics, started_at, is_recorded=service.is_recorded)
+        self._journal = Journal(self.session, service.log, service.metrics, started_at, service.record)
         self._sign_in = SignIn(self.session, self._journal)
         self._transaction: Transaction | None = None
         self._reception: Reception | None = None

@@ -9,7 +9,7 @@ from typing import Final
 
 from smtpmaild.auth import Authenticator
 from smtpmaild.envelope import IpAddress, Session
-from smtpmaild.facts import Log
+from smtpmaild.facts import Log, Record
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.routing import Router
@@ -40,9 +40,10 @@ class Service:
     verbs: what extensions answer themselves.  filters: verb -> functions that may change its reply.  authenticator:
     who knows the accounts; None where nobody can sign in.  recipient_steps: under LMTP, who is asked at the end of data
     about each recipient: the callbacks of a program, which has no stores.  hides_client: Received tells nothing of it.
-    client_names: finds a client's name in the DNS; None where nobody wants to know.  is_recorded: a history is kept,
-    and the log is told what only that wants.  queue: the name of the one among the sinks that is the queue, "" where
-    there is none.  most_urgent: the highest priority that a client may give its mail (MT-PRIORITY).
+    client_names: finds a client's name in the DNS; None where nobody wants to know.  record: told of messages and
+    sessions in place of the log, which it tells; None where no history is kept.  queue: the name of the one among the
+    sinks that is the queue, "" where there is none.  most_urgent: the highest priority that a client may give its mail
+    (MT-PRIORITY).
     """
 
     listener: str
@@ -58,6 +59,6 @@ class Service:
     recipient_steps: tuple[Step, ...] = ()
     hides_client: bool = False
     client_names: LookUp | None = None
-    is_recorded: bool = False
+    record: Record | None = None
     queue: str = ""
     most_urgent: Callable[[Session], int] = field(default=lambda _: 0)

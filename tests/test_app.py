@@ -476,7 +476,7 @@ def test_a_history_keeps_what_is_told(tmp_path: Path) -> None:
     (history,) = first.companions
     assert isinstance(history, History)
     assert history.settings == Settings(str(tmp_path / "h.sqlite"), 2 * 86400.0, 9_000_000)
-    assert first.listeners[0].door.service.is_recorded
+    assert first.listeners[0].door.service.record is not None
     first.log.info("reloaded")
     with Reading(history.settings.path) as reading:
         assert [event.name for event in reading.since(1)[0]] == ["reloaded"]

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from smtpmaild.config.models import Config
-from smtpmaild.facts import Log
+from smtpmaild.facts import Log, Record
 from smtpmaild.history import Settings
 from smtpmaild.history.recorder import History, Recorder
 from smtpmaild.privacy.keys import Keys
-from smtpmaild.privacy.log import Private
+from smtpmaild.privacy.log import Private, PrivateRecord
 from smtpmaild.privacy.pseudonyms import Pseudonyms
 from smtpmaild.sink.options import DiscardOptions
 
@@ -37,10 +37,16 @@ def build_pseudonyms(config: Config, log: Log) -> Pseudonyms | None:
     return Pseudonyms(Keys(path, tell).today, words)
 
 
-def remembering(log: Log, history: History | None, pseudonyms: Pseudonyms | None) -> Log:
-    """The log that everybody tells: it names nobody first, where that is wanted, and then is remembered."""
-    log = log if history is None else Recorder(log, history)
-    return log if pseudonyms is None else Private(log, pseudonyms)
+def remembering(log: Log, history: History | None, pseudonyms: Pseudonyms | None) -> tuple[Log, Record | None]:
+    """What everybody tells, and what is told more, where there is a history: it names nobody first, where that is
+    wanted, and then is remembered."""
+    record: Record | None = None
+    if history is not None:
+        recorder = Recorder(log, history)
+        log, record = recorder, recorder.record
+    if pseudonyms is not None:
+        log, record = Private(log, pseudonyms), None if record is None else PrivateRecord(record, pseudonyms)
+    return log, record
 
 
 @contextmanager
@@ -50,7 +56,7 @@ def remembered(config: Config, log: Log, troubles: Log) -> Iterator[Log]:
     troubles: hears why the history or the key of the pseudonyms cannot be had.
     """
     history = build_history(config, troubles)
-    whole = remembering(log, history, build_pseudonyms(config, troubles))
+    whole, _ = remembering(log, history, build_pseudonyms(config, troubles))
     if history is None:
         yield whole
         return

@@ -71,7 +71,7 @@ def build(
     the facts that are told to the log.  pseudonyms: what takes the names out of them before.  is_trial: nobody will
     connect, so no certificate is loaded."""
     metrics = metrics or Metrics()
-    log = remembering(log, history, pseudonyms)
+    log, record = remembering(log, history, pseudonyms)
     writer = Writer(log, memory=config.limits.memory)
     sinks = {name: build_sink(options, writer) for name, options in config.deliver_to.items()}
     routing = build_routing(config)
@@ -100,7 +100,7 @@ def build(
             authenticator=authenticator,
             hides_client=listener.hide_client,
             client_names=client_names if listener.reverse_dns else None,
-            is_recorded=history is not None,
+            record=record,
             verbs=verbs,
             queue="" if relaying is None else QUEUE,
             most_urgent=most_urgent(config.queue.priorities) if config.queue.priorities is not None else _not_urgent,

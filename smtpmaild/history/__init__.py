@@ -15,8 +15,8 @@ what is there twice a second and writes it as one row (store.py). So:
 The session with a message as example: `message_accepted` with recipients and their rules, `session_closed` with what
 was refused; later `deferred` and `delivered` from the queue. lives.py puts them together again, story.py tells them.
 
-Adding an event: a line in the KEPT table. A fact that only the history wants travels under the key `trace`; the
-Recorder takes it off before the log sees it. journal.py makes it, and only where Service.is_recorded says so.
+Adding an event: a line in the KEPT table. What only the history wants of an event is told beside its facts, as `trace`:
+journal.py makes it, where Service.record says that there is somebody to be told.
 """
 
 from __future__ import annotations

@@ -185,7 +185,6 @@ def chunk_of(told: Sequence[Told]) -> tuple[Chunk | None, Sequence[Exception]]:
     """
     texts: list[bytes] = []
     names: set[str | None] = set()
-    peers: set[str] = set()
     mistakes: list[Exception] = []
     for at, name, facts, trace in told:
         plan = _PLANS[name]
@@ -196,12 +195,12 @@ def chunk_of(told: Sequence[Told]) -> tuple[Chunk | None, Sequence[Exception]]:
             continue
         texts.append(text)
         names.update(named)
-        peers.add(str(facts.get("peer") or ""))
+        names.add(host_of(str(facts.get("peer") or "")))
     if not texts:
         return None, mistakes
+    names -= {None, ""}
     # All at once: one by one they cost twice as much. No name has a line feed; one that had would not be found.
-    names.update(host_of("\n".join(peers)).split("\n"))
-    lowered = "\n".join(map(str, filter(None, names))).lower().encode("utf-8", "replace")
+    lowered = "\n".join(map(str, names)).lower().encode("utf-8", "replace")
     keys = array("I", map(crc32, lowered.split(b"\n"))).tobytes()
     return Chunk(len(texts), told[0][0], told[-1][0], keys, b",".join(texts)), mistakes
 
@@ -276,12 +275,11 @@ _UNPACK: Mapping[str, Callable[[Any], dict[str, Any]]] = {
 
 # Keys: what an event is found by.
 
-_PORT = re.compile(r":\d+$", re.ASCII | re.MULTILINE)
-
 
 def host_of(peer: str) -> str:
-    """The address in "192.0.2.1:4000" or "[2001:db8::1]:4000"; of several lines in each."""
-    return _PORT.sub("", peer).replace("[", "").replace("]", "")
+    """The address in "192.0.2.1:4000" or "[2001:db8::1]:4000"."""
+    host, _, port = peer.rpartition(":")
+    return (host if port.isdecimal() else peer).strip("[]")
 
 
 def key_of(name: str) -> bytes:

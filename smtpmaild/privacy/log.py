@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from smtpmaild.facts import Log
+from smtpmaild.facts import Log, Record
 from smtpmaild.privacy.pseudonyms import Pseudonyms, without_local_part
 from smtpmaild.smtp.command import VERBS
 
@@ -131,37 +131,49 @@ class Private:
         self._pseudonyms = pseudonyms
 
     def info(self, event: str, /, **facts: object) -> object:
-        return self._log.info(event, **self._without_names(event, facts))
+        return self._log.info(event, **_without_names(self._pseudonyms, event, facts))
 
     def warning(self, event: str, /, **facts: object) -> object:
-        return self._log.warning(event, **self._without_names(event, facts))
+        return self._log.warning(event, **_without_names(self._pseudonyms, event, facts))
 
     def error(self, event: str, /, **facts: object) -> object:
-        return self._log.error(event, **self._without_names(event, facts))
+        return self._log.error(event, **_without_names(self._pseudonyms, event, facts))
 
     def exception(self, event: str, /, **facts: object) -> object:
         return self.error(event, **{"exc_info": sys.exception(), **facts})
 
-    def _without_names(self, event: str, facts: dict[str, Any]) -> dict[str, Any]:
+
+class PrivateRecord:
+    """Stands before a Record (facts.py) in the same way."""
+
+    __slots__ = ("_pseudonyms", "_record")
+
+    def __init__(self, record: Record, pseudonyms: Pseudonyms) -> None:
+        self._record = record
+        self._pseudonyms = pseudonyms
+
+    def __call__(self, event: str, facts: dict[str, Any], trace: Any) -> object:
         pseudonyms = self._pseudonyms
-        changed: dict[str, Any] = {}
-        for key, value in facts.items():
-            if key == "trace":
-                changed[key] = _trace(pseudonyms, event, value)
-            elif key == "exc_info" and isinstance(value, BaseException):
-                changed["exception"] = pseudonyms.text("".join(traceback.format_exception(value)).rstrip())
-            else:
-                changed[key] = (_IN_EVENT.get((event, key)) or KINDS.get(key, _text))(pseudonyms, value)
-        for key in _SPOKEN_OF:
-            address = facts.get(key)
-            if address and isinstance(changed.get("reply"), str):
-                changed["reply"] = without_local_part(changed["reply"], str(address), changed[key])
-        return changed
+        return self._record(event, _without_names(pseudonyms, event, facts), _trace(pseudonyms, event, trace))
+
+
+def _without_names(pseudonyms: Pseudonyms, event: str, facts: dict[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for key, value in facts.items():
+        if key == "exc_info" and isinstance(value, BaseException):
+            changed["exception"] = pseudonyms.text("".join(traceback.format_exception(value)).rstrip())
+        else:
+            changed[key] = (_IN_EVENT.get((event, key)) or KINDS.get(key, _text))(pseudonyms, value)
+    for key in _SPOKEN_OF:
+        address = facts.get(key)
+        if address and isinstance(changed.get("reply"), str):
+            changed["reply"] = without_local_part(changed["reply"], str(address), changed[key])
+    return changed
 
 
 def _trace(pseudonyms: Pseudonyms, event: str, trace: Any) -> Any:
     """What journal.py tells the history alone; of a session only times."""
-    if event == "session_closed":
+    if trace is None or event == "session_closed":
         return trace
     to, message_id, _ = trace
     each = [

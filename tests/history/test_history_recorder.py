@@ -50,7 +50,7 @@ def test_what_is_kept_is_told_as_well(history: History, log: RecordingLog, tmp_p
     _, name, facts, trace = message(id_of(1))
 
     def tell() -> None:
-        recorder.info(name, **facts, trace=trace)
+        recorder.record(name, dict(facts), trace)
         recorder.info("listening", listener="mx")
         recorder.warning("queue_takes_no_mail", reply="452")
         recorder.warning("listening_again")

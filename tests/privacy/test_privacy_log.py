@@ -11,7 +11,7 @@ import pytest
 from receiving import RecordingLog
 from remembering import attempt, id_of, message, refusal, session
 
-from smtpmaild.privacy.log import Private
+from smtpmaild.privacy.log import Private, PrivateRecord
 from smtpmaild.privacy.pseudonyms import Pseudonyms
 
 
@@ -24,6 +24,12 @@ def told(known: Pseudonyms, event: str, **facts: Any) -> dict[str, Any]:
     log = RecordingLog()
     Private(log, known).info(event, **facts)
     return log.only(event)
+
+
+def recorded(known: Pseudonyms, event: str, facts: Mapping[str, Any], trace: Any) -> tuple[dict[str, Any], Any]:
+    found: list[tuple[dict[str, Any], Any]] = []
+    PrivateRecord(lambda _, facts, trace: found.append((facts, trace)), known)(event, dict(facts), trace)
+    return found[0]
 
 
 FACTS: Mapping[str, tuple[object, str]] = {
@@ -93,10 +99,12 @@ def test_who_is_called_as_a_code(known: Pseudonyms) -> None:
 
 def test_trace_of_the_history(known: Pseudonyms) -> None:
     _, _, facts, trace = message(id_of(1), to="secret@local.example", subject="secret", message_id="<secret@x>")
-    found = told(known, "message_accepted", **facts, trace=trace)["trace"]
+    private_facts, found = recorded(known, "message_accepted", facts, trace)
+    assert private_facts == told(known, "message_accepted", **facts)
     assert "secret" not in str(found)
     assert found[0][0][1:3] == ("local_domains.local.example", "smtp.yaml:9")
-    assert told(known, "session_closed", trace=([(1.0, "Q")],))["trace"] == ([(1.0, "Q")],)
+    assert recorded(known, "session_closed", {}, ([(1.0, "Q")],)) == ({}, ([(1.0, "Q")],))
+    assert recorded(known, "message_refused", {"recipient": "secret@x.example"}, None)[1] is None
 
 
 def test_paths_of_stores(known: Pseudonyms) -> None:
@@ -128,5 +136,5 @@ def test_events_of_the_history_name_nobody(known: Pseudonyms) -> None:
         session(id_of(0), refusals=[refusal("bob@local.example")]),
         attempt(id_of(1), reply="250 carol@remote.example taken"),
     ):
-        found = str(told(known, name, **facts, **({"trace": trace} if trace else {})))
+        found = str(recorded(known, name, facts, trace))
         assert not re.search(r"alice|bob|carol|192\.0\.2", found)
