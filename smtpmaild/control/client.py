@@ -39,7 +39,8 @@ def ask(
 ) -> Generator[Record, None, Record]:
     """The rows of the answer; returns its end. body: follows the request, for verbs that take a message.
 
-    Raises NotRunningError, or ControlError; also where nothing comes for too long.
+    Raises NotRunningError, or ControlError, also where nothing comes for too long; OSError where the body cannot be
+    read.
     """
     with _connected(path) as sock:
         seconds = patience(verb)
@@ -67,14 +68,12 @@ def patience(verb: str) -> float:
 
 
 def _send(sock: socket.socket, request: Mapping[str, Any], body: BinaryIO | None) -> None:
-    """What the other side takes of it. Raises TimeoutError."""
+    """What the other side takes of it. Raises TimeoutError, and OSError where the body cannot be read."""
     try:
         sock.sendall(json.dumps(request).encode() + b"\n")
         while body is not None and (block := body.read(_COPY_AT_ONCE)):
             sock.sendall(block)
-    except TimeoutError:
-        raise
-    except OSError:
+    except ConnectionError:
         pass  # it has answered already, and hung up
 
 

@@ -187,6 +187,24 @@ def test_import_is_taken_in_pieces(tmp_path: Path) -> None:
     run(work())
 
 
+def test_import_of_a_file_that_cannot_be_read_to_its_end(tmp_path: Path) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 0:
+                raise OSError(errno.EIO, "Input/output error", "old.eml")
+            return super().read(size)
+
+    async def work() -> None:
+        async with serving_desk(tmp_path) as served:
+            record = json.dumps({"recipients": [{"address": "new@y.example"}]})
+            arguments = {"record": record, "size": 200_000, "why": "moved"}
+            with pytest.raises(OSError, match=r"Input/output error: 'old.eml'"):
+                await asyncio.to_thread(answer, served.path, "queue.import", arguments, Broken(b"x" * 200_000))
+            assert [row["queue_id"] for row in await served.ask("queue.list", domain="y.example")] == [OLD]
+
+    run(work())
+
+
 def test_no_queue(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving_desk(tmp_path, desk_for(Staged())) as served:
