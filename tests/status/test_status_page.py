@@ -109,6 +109,36 @@ def test_it_is_live(page: Browser, served: Served) -> None:
     page.until_text("#refusals", "new rule")
 
 
+#: Lets the answers to one question wait for window.go().
+SLOW_LIST = """
+const fetched = window.fetch;
+window.fetch = async (...all) => {
+  const answer = await fetched(...all);
+  if (!String(all[0]).startsWith("/api/messages?")) return answer;
+  const text = await answer.text();
+  await new Promise((go) => { window.go = go; });
+  return new Response(text, {status: answer.status, headers: answer.headers});
+};
+document.getElementById("search").requestSubmit();
+"""
+
+
+def test_news_that_come_while_the_list_is_read(page: Browser, served: Served) -> None:
+    looked = served.looked
+    memory = looked.memory
+    assert memory is not None
+    served.run(looked.feed.look)
+    page.script(SLOW_LIST)
+    page.until(lambda: page.script("return Boolean(window.go)"), "the list")
+    served.run(lambda: accepted(memory, "Q10", subject="While you read"))
+    served.run(looked.feed.look)
+    page.until_text("#messages-list", "While you read")
+    page.script("window.go(); setTimeout(() => { window.isDrawn = true; }, 300);")
+    page.until(lambda: page.script("return window.isDrawn"), "the list as it was")
+    page.until_text("#messages-list", "While you read")
+    assert page.text("#messages-list").count("Minutes of the meeting") == 1
+
+
 def test_a_refused_reload_is_told(page: Browser, served: Served) -> None:
     looked = served.looked
 

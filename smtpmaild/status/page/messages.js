@@ -11,6 +11,8 @@ const MOST = 200;
 let rows = [];
 let wanted = "";
 let waiting = 0;
+let asked = 0;  // how often; only the last answer counts
+let late = [];  // what happened while it is on its way, which it may not know
 
 export function begin() {
   const field = byId("search-text");
@@ -34,20 +36,32 @@ export function begin() {
 /** What the search asks for, the latest where it is empty. */
 export async function read() {
   const text = wanted = byId("search-text").value.trim();
+  const mine = asked += 1;
   let found = [];
+  late = [];
   if (hasHistory()) {
     try {
       found = await ask(`/api/messages?q=${encodeURIComponent(text)}`);
     } catch { return; }
   }
-  if (text === wanted) { rows = found; draw(); }
+  if (mine === asked) { rows = joined(text ? [] : late, found); draw(); }
 }
 
 /** Some more happened. While somebody searches, what he found stays. */
 export function take(news) {
   if (wanted) return;
-  rows = [...news, ...rows].slice(0, MOST);
+  late = [...news, ...late].slice(0, MOST);
+  rows = joined(news, rows);
   draw();
+}
+
+function joined(news, old) {
+  const known = new Set(old.map(key));
+  return [...news.filter((row) => !known.has(key(row))), ...old].slice(0, MOST);
+}
+
+function key(row) {
+  return JSON.stringify([row.id, row.at, row.outcome]);
 }
 
 function draw() {
