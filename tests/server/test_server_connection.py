@@ -264,7 +264,7 @@ def test_body_slower_than_the_rate_ends(loop: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(connection, "_RATE_GRACE_SECONDS", 0.05)
 
     async def go() -> None:
-        house = House(body_rate=10_000)
+        house = House(body_rate=1_000)
         async with listening(house.door) as (_, address):
             async with Guest.connected(address) as guest:
                 await guest.greet()
