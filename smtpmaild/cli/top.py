@@ -23,6 +23,8 @@ _WIDTH, _HEIGHT = 80, 40
 #: Keys: enough, and look now.
 _END, _AT_ONCE = "q", " "
 _LAST_EVENTS = 20
+#: Seconds that the daemon may say nothing. Nobody hears the keys meanwhile.
+_PATIENCE = 5.0
 
 
 @click.command(epilog="Example: smtpmaild top --config smtp.yaml")
@@ -109,7 +111,8 @@ def _look(path: str, history: str) -> Screen:
     from smtpmaild.control.client import answer, ask
     from smtpmaild.top import Screen
 
-    return Screen(answer(path, "status"), [*ask(path, "destinations")], _recent(history))
+    status = answer(path, "status", seconds=_PATIENCE)
+    return Screen(status, [*ask(path, "destinations", seconds=_PATIENCE)], _recent(history))
 
 
 def _recent(path: str) -> list[tuple[float, str, str]] | None:

@@ -35,15 +35,21 @@ class NotRunningError(ControlError):
 
 
 def ask(
-    path: str, verb: str, arguments: Mapping[str, Any] | None = None, body: BinaryIO | None = None
+    path: str,
+    verb: str,
+    arguments: Mapping[str, Any] | None = None,
+    body: BinaryIO | None = None,
+    *,
+    seconds: float | None = None,
 ) -> Generator[Record, None, Record]:
-    """The rows of the answer; returns its end. body: follows the request, for verbs that take a message.
+    """The rows of the answer; returns its end. body: follows the request, for verbs that take a message.  seconds: how
+    long the daemon may say nothing; as long as patience() has it for this verb where it is None.
 
     Raises NotRunningError, or ControlError, also where nothing comes for too long; OSError where the body cannot be
     read.
     """
     with _connected(path) as sock:
-        seconds = patience(verb)
+        seconds = patience(verb) if seconds is None else seconds
         sock.settimeout(seconds)
         try:
             _send(sock, {"verb": verb, "arguments": arguments or {}}, body)
@@ -92,9 +98,11 @@ def answer(
     arguments: Mapping[str, Any] | None = None,
     body: BinaryIO | None = None,
     each: Callable[[Record], object] = lambda _: None,
+    *,
+    seconds: float | None = None,
 ) -> Record:
-    """The end of the answer. each: is called with the rows before it."""
-    asking = ask(path, verb, arguments, body)
+    """The end of the answer. each: is called with the rows before it.  seconds: see ask()."""
+    asking = ask(path, verb, arguments, body, seconds=seconds)
     while True:
         try:
             each(next(asking))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import socket
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,8 @@ control: {socket: control.sock}
 def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Runner:
     """A daemon answers."""
     monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.setattr("smtpmaild.control.client.answer", lambda *_: SUMMARY)
-    monkeypatch.setattr("smtpmaild.control.client.ask", lambda *_: iter([destination("mx:x.example", 7, 9.0)]))
+    monkeypatch.setattr("smtpmaild.control.client.answer", lambda *_, **__: SUMMARY)
+    monkeypatch.setattr("smtpmaild.control.client.ask", lambda *_, **__: iter([destination("mx:x.example", 7, 9.0)]))
     return Runner(capfd, monkeypatch)
 
 
@@ -83,6 +85,16 @@ def test_colours_in_a_pipe_are_no_terminal(run: Runner, monkeypatch: pytest.Monk
 def test_nobody_answers(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran = Runner(capfd, monkeypatch)("top", "-c", config(tmp_path))
     assert ran.status == 69
+
+
+def test_daemon_that_hangs(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(import_module("smtpmaild.cli.top"), "_PATIENCE", 0.1)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "control.sock"))
+        listening.listen()
+        ran = Runner(capfd, monkeypatch)("top", "-c", config(tmp_path))
+    assert ran.status == 75
+    assert "says nothing" in ran.err
 
 
 def test_wrong_time(run: Runner, tmp_path: Path) -> None:
