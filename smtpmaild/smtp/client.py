@@ -139,8 +139,7 @@ class ClientSession:
 
     __slots__ = (
         "_body", "_body_left", "_commands", "_end_of_session", "_events", "_expected", "_hello", "_hostname",
-        "_is_ended", "_is_lmtp", "_is_signed_in", "_is_used", "_output", "_reader", "_transaction", "answered",
-        "is_sound", "offer",
+        "_is_ended", "_is_lmtp", "_is_used", "_output", "_reader", "_transaction", "answered", "is_sound", "offer",
     )  # fmt: skip
 
     def __init__(self, hostname: str, *, is_lmtp: bool = False) -> None:
@@ -150,7 +149,6 @@ class ClientSession:
         self._end_of_session: Closed | Failed = Closed()  # once it is not sound
         self._hostname = hostname
         self._is_lmtp = is_lmtp
-        self._is_signed_in = False
         self._hello = "LHLO" if is_lmtp else "EHLO"
         self._reader = ReplyReader()
         self._output: list[bytes] = []
@@ -250,8 +248,7 @@ class ClientSession:
             if self._is_used:
                 self._commands.append(("RSET", Phase.RSET, self._on_rset))
             self._is_used = True
-            mail = mailing.mail_command(self.offer, is_signed_in=self._is_signed_in)
-            self._commands.append((mail, Phase.MAIL, self._on_mail))
+            self._commands.append((mailing.mail_command(self.offer), Phase.MAIL, self._on_mail))
             self._commands.extend(recipients)
             if "CHUNKING" not in self.offer:
                 self._commands.append(("DATA", Phase.DATA, self._on_data))
@@ -396,7 +393,6 @@ class ClientSession:
 
     def _on_auth(self, reply: Reply) -> None:
         if reply.code == 235:
-            self._is_signed_in = True
             self._events.append(SignedIn())
         elif reply.code == 334:
             try:

@@ -602,14 +602,14 @@ C: AUTH PLAIN AHVzZXIAcGFzcw==
 S: 235 2.7.0 welcome
 = SignedIn
 """,
-    "mail of a client that we do not vouch for": AUTH
+    "nothing of AUTH= afterwards": AUTH
     + r"""
 ! auth PLAIN b"\0user\0pass"
 C: AUTH PLAIN AHVzZXIAcGFzcw==
 S: 235 2.7.0 welcome
 = SignedIn
 ! send <a@b.example> c@d.example
-C: MAIL FROM:<a@b.example> AUTH=<>
+C: MAIL FROM:<a@b.example>
 """,
     "an empty initial response": AUTH
     + """
