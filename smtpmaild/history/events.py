@@ -242,7 +242,7 @@ def _event(row: list[Any], number: int) -> Event:
     return Event(number, row[0] / 1000, row[1], facts)
 
 
-# What journal.py tells under `trace`, and the names it gets here.
+# What journal.py tells as `trace`, and the names it gets here.
 
 
 def _unpack_message(trace: Any) -> dict[str, Any]:

@@ -113,8 +113,7 @@ class History:
             yield
         finally:
             self._is_collecting = False
-            if self._events or self._chunks:
-                self._write_now()
+            self._write_what_waits()
 
     # The seam of companions
 
@@ -135,8 +134,13 @@ class History:
             self._there_is_work.set()
             await asyncio.to_thread(thread.join)
             self._running = None
+            self._write_what_waits()  # told when the thread had looked for the last time
 
     # Writing
+
+    def _write_what_waits(self) -> None:
+        if self._events or self._chunks:
+            self._write_now()
 
     def _write_now(self) -> None:
         # A connection must not outlive a fork: the supervisor's is closed when it has written.
