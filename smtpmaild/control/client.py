@@ -54,6 +54,8 @@ def ask(
         try:
             _send(sock, {"verb": verb, "arguments": arguments or {}}, body)
             for line in _lines(sock):
+                if not line.endswith(b"\n"):  # it ended amid what it said
+                    break
                 answer = json.loads(line)
                 if "row" in answer:
                     yield answer["row"]

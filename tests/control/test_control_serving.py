@@ -389,16 +389,20 @@ def test_socket_that_does_not_let_us_in(number: int, status: int, text: str) -> 
     assert str(error).startswith(text)
 
 
-def test_daemon_that_ends_before_it_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "body"), [(b"", b"x" * 10**7), (b"", b""), (b'{"row": {}}\n', b""), (b'{"row": {}}\n{"done"', b"")]
+)
+def test_daemon_that_ends_before_it_answers(tmp_path: Path, said: bytes, body: bytes) -> None:
     async def work() -> None:
         async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readline()
+            writer.write(said)
             writer.close()
 
         path = str(tmp_path / "control.sock")
         server = await asyncio.start_unix_server(hang_up, path)
         with pytest.raises(ControlError, match="ended before it had answered; try again"):
-            await asyncio.to_thread(answer, path, "queue.import", {"size": 10**7}, io.BytesIO(b"x" * 10**7))
+            await asyncio.to_thread(answer, path, "queue.import", {"size": len(body)}, io.BytesIO(body))
         server.close()
 
     run(work())
