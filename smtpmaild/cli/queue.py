@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -89,7 +89,7 @@ def list_(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None
                 click.echo(_line(record, one, now))
         if not as_json:
             click.echo(f"{counted(count, 'message')}, {size(octets)}B" if count else "no messages", err=True)
-        _tell_missing(opened, left)
+        _tell_missing(_missing(opened, left))
 
 
 def _line(record: dict[str, Any], one: dict[str, Any], now: float) -> str:
@@ -132,9 +132,10 @@ def stats(config: str, socket: str | None, as_json: bool, **chosen: Any) -> None
     now = time.time()
     with troubles():
         opened = open_queue(config, socket)
+        missing = _missing(opened, chosen["ids"])  # before it is counted: what is delivered meanwhile was there
         for depth in opened.stats(_filters(chosen, now)):
             click.echo(json.dumps(depth) if as_json else plain(_depth_line(depth, now)))
-        _tell_missing(opened, chosen["ids"])
+        _tell_missing(missing)
 
 
 def _depth_line(depth: dict[str, Any], now: float) -> str:
@@ -171,7 +172,7 @@ def _change(verb: str, help_text: str, question: str = "") -> None:
                 click.echo(plain(f"{verb}: {one['queue_id']} {one['sender'] or '<>'} > {one['recipient']}"))
             click.echo(counted(len(changed), "recipient"), err=True)
             were_there = {one["queue_id"] for one in changed}
-            _tell_missing(opened, [one for one in chosen["ids"] if one not in were_there])
+            _tell_missing(_missing(opened, [one for one in chosen["ids"] if one not in were_there]))
 
 
 _change("retry", "Try deferred mail now instead of later, also where nobody answered a moment ago.")
@@ -206,7 +207,7 @@ def export(config: str, socket: str | None, directory: str | None, **chosen: Any
             with open(f"{stem}.json", "w", encoding="ascii") as file:
                 file.write(json.dumps(record) + "\n")
             click.echo(f"{stem}.eml")
-        _tell_missing(opened, left)
+        _tell_missing(_missing(opened, left))
 
 
 @queue.command("import", epilog="Example: smtpmaild queue import -c smtp.yaml backup/*.eml")
@@ -229,14 +230,15 @@ def import_(config: str, socket: str | None, files: tuple[str, ...], why: str) -
         click.echo(f"import: {queue_id} {name}")
 
 
-def _tell_missing(opened: Queue, ids: Iterable[str]) -> None:
-    """Name the messages that are not there, and end with 1: a slip of the pen is no success.
-
-    ids: those that were named, without those that were there a moment ago.
-    """
+def _missing(opened: Queue, ids: Iterable[str]) -> list[str]:
+    """Those of the IDs that are not in the queue. ids: without those that were there a moment ago."""
     asked = [*dict.fromkeys(ids)]
     there = {record["queue_id"] for record in opened.find({"ids": asked})} if asked else ()
-    missing = [one for one in asked if one not in there]
+    return [one for one in asked if one not in there]
+
+
+def _tell_missing(missing: Sequence[str]) -> None:
+    """Name the messages that are not there, and end with 1: a slip of the pen is no success."""
     for one in missing:
         click.echo(f"Error: there is no message {plain(one)} in the queue", err=True)
     if missing:

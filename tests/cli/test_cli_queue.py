@@ -6,7 +6,9 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from queueing import LATER, entry
@@ -260,6 +262,22 @@ def test_count_of_a_message_that_is_not_there_is_told(house: House, form: Sequen
     assert (ran.status, len(ran.out.splitlines())) == (1, 1)
     assert ran.err == "Error: there is no message nothing in the queue\n"
     assert house("stats", *form, NEW, "--state", "held").status == 0
+
+
+def test_count_of_a_message_that_is_delivered_meanwhile(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Moving:
+        has_it = True
+
+        def stats(self, which: object) -> Iterator[dict[str, Any]]:
+            yield {"destination": "mx:y.example", "messages": 1, "size": 9, "oldest": 0.0, "next_attempt": 0.0}
+            self.has_it = False
+
+        def find(self, which: object) -> Iterator[dict[str, Any]]:
+            return iter([{"queue_id": NEW}] if self.has_it else [])
+
+    monkeypatch.setattr(import_module("smtpmaild.cli.queue"), "open_queue", lambda *_: Moving())
+    ran = house("stats", "--json", NEW)
+    assert (ran.status, ran.err) == (0, "")
 
 
 def test_drop_asks(house: House) -> None:
