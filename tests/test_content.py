@@ -84,8 +84,13 @@ FIELDS = [
     (b"From: a\r\nMessage-ID: <a@b>\r\nSubject: " + b"x" * 5000 + b"\r\n", "<a@b>", "x" * 255),
     (b"From: a\r\nSubject: y\r\n" + b" z\r\n" * 100 + b"Message-ID: <a@b>\r\n", "<a@b>", ("y" + " z" * 63)),
     (b"From: a\r\nSubject: \xff\xfe\xe2\x82\xac\r\n", "", "\ufffd\ufffd\u20ac"),
-    (b"X: " + b"a" * 20000 + b"\r\nMessage-ID: <a@b>\r\nSubject: too far down\r\n", "", ""),
-    (b"Subject: far up\r\nX: " + b"a" * 20000 + b"\r\nMessage-ID: <a@b>\r\n", "", "far up"),
+    (b"X: " + b"a" * 20000 + b"\r\nMessage-ID: <a@b>\r\nSubject: far down\r\n", "<a@b>", "far down"),
+    (b"Subject: too far up\r\nX: " + b"a" * 20000 + b"\r\nMessage-ID: <a@b>\r\n", "<a@b>", ""),
+    (
+        b"Message-ID: <relay@b>\r\nX: " + b"a" * 9 * 1024 + b"\r\nX: " + b"b" * 9 * 1024 + b"\r\nmessage-id: <a@b>\r\n",
+        "<a@b>",
+        "",
+    ),
 ]
 
 
