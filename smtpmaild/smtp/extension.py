@@ -122,6 +122,7 @@ def _limits(options: ServerOptions) -> str:
 
 
 # xtext = *( xchar / hexchar );  xchar is %x21-7E without "+" and "=";  hexchar = "+" and two of 0-9, A-F  (RFC 3461 §4)
+
 # RFC 4954 §8: what it stands for "MUST be either a <mailbox> or the two characters "<>"". No mailbox has control
 # characters (RFC 5321 §4.1.2). More is not asked of it: no client is trusted to name somebody (§5).
 _MAILBOX_XTEXT = r"(?:[!-*,-<>-~]|\+(?:[2-689A-F][0-9A-F]|7[0-9A-E]))"
