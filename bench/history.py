@@ -29,7 +29,7 @@ from turns import show, take_turns
 
 from smtpmaild.content import Content
 from smtpmaild.envelope import Destination, Envelope, Peer, Recipient, Route, Rule, Session, Transaction
-from smtpmaild.facts import Record
+from smtpmaild.facts import Remember
 from smtpmaild.history import Settings
 from smtpmaild.history.events import CHUNK_EVENTS, Chunk, Told, chunk_of
 from smtpmaild.history.reading import Reading
@@ -86,7 +86,7 @@ class Sessions:
         return session, Transaction(session, envelope), Reply(250, "2.0.0", f"Ok: queued as {envelope.queue_id}")
 
 
-def told_of(log: Silent, count: int, record: Record | None = None) -> float:
+def told_of(log: Silent, count: int, record: Remember | None = None) -> float:
     """CPU seconds of this thread for the journals of so many sessions."""
     content, metrics = Content(keep_body=False), Metrics()
     content.write(HEADER)

@@ -24,4 +24,4 @@ class Log(Protocol):
 #: The seam of a memory that wants more than the log (history/): the name of the event, its facts, and what the log does
 #: not hear. Passes the facts on to the log as info(). Who tells it does not change the facts any more; as a mapping and
 #: not by keywords, which would be copied at every step.
-Record = Callable[[str, dict[str, Any], Any], object]
+Remember = Callable[[str, dict[str, Any], Any], object]

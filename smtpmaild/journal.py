@@ -13,7 +13,7 @@ from typing import Any
 from smtpmaild.auth import Authenticated, Failed
 from smtpmaild.content import Content
 from smtpmaild.envelope import Recipient, Session, Transaction
-from smtpmaild.facts import Log, Record
+from smtpmaild.facts import Log, Remember
 from smtpmaild.metrics import OTHER, Metrics
 from smtpmaild.smtp.command import VERBS, split_command
 from smtpmaild.smtp.reply import Reply
@@ -33,7 +33,7 @@ class Journal:
     __slots__ = ("_log", "_metrics", "_record", "_refused_at", "_session", "_started_at", "refusals")
 
     def __init__(
-        self, session: Session, log: Log, metrics: Metrics, started_at: float, record: Record | None = None
+        self, session: Session, log: Log, metrics: Metrics, started_at: float, record: Remember | None = None
     ) -> None:
         self.refusals: list[dict[str, str]] = []
         self._session = session

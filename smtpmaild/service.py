@@ -9,7 +9,7 @@ from typing import Final
 
 from smtpmaild.auth import Authenticator
 from smtpmaild.envelope import IpAddress, Session
-from smtpmaild.facts import Log, Record
+from smtpmaild.facts import Log, Remember
 from smtpmaild.metrics import Metrics
 from smtpmaild.policy.chain import Chain, Step
 from smtpmaild.routing import Router
@@ -59,6 +59,6 @@ class Service:
     recipient_steps: tuple[Step, ...] = ()
     hides_client: bool = False
     client_names: LookUp | None = None
-    record: Record | None = None
+    record: Remember | None = None
     queue: str = ""
     most_urgent: Callable[[Session], int] = field(default=lambda _: 0)

@@ -468,6 +468,22 @@ def test_who_signed_in_has_addresses_of_his_own(user: str, sender: str, allowed:
     assert not [step for step in doors["plain"].service.chain.steps(Event.MAIL) if step.name == "senders"]
 
 
+def test_a_history_names_nobody_where_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "smtp.yaml"
+    path.write_text(SMALL + "history: {path: h.sqlite}\nlogging: {privacy: true, privacy_file: key}\n")
+    log = RecordingLog()
+    record = app.plan(load(str(path)), LogStream(2), log).listeners[0].door.service.record
+    assert record is not None
+    to = [("bob@example.com", "r", "smtp.yaml:9", [("mail", "bob", "example.com", "")])]
+    facts = {"session_id": "S", "queue_id": "Q", "reverse_path": "alice@x.example"}
+    record("message_accepted", facts, (to, "<m@x>", "Hello"))
+    with Reading(str(tmp_path / "h.sqlite")) as reading:
+        (event,) = reading.since(1)[0]
+    assert event.facts["reverse_path"] == log.only("message_accepted")["reverse_path"]
+    for names in (str(event.facts), str(log.facts)):
+        assert "@" in names and "alice" not in names and "bob" not in names and "Hello" not in names
+
+
 def test_a_history_keeps_what_is_told(tmp_path: Path) -> None:
     path = tmp_path / "smtp.yaml"
     path.write_text(SMALL + "history: {path: h.sqlite, keep: 2d, size: 9 MB}\n")

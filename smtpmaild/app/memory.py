@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from smtpmaild.config.models import Config
-from smtpmaild.facts import Log, Record
+from smtpmaild.facts import Log, Remember
 from smtpmaild.history import Settings
 from smtpmaild.history.recorder import History, Recorder
 from smtpmaild.privacy.keys import Keys
-from smtpmaild.privacy.log import Private, PrivateRecord
+from smtpmaild.privacy.log import Private, PrivateMemory
 from smtpmaild.privacy.pseudonyms import Pseudonyms
 from smtpmaild.sink.options import DiscardOptions
 
@@ -37,15 +37,15 @@ def build_pseudonyms(config: Config, log: Log) -> Pseudonyms | None:
     return Pseudonyms(Keys(path, tell).today, words)
 
 
-def remembering(log: Log, history: History | None, pseudonyms: Pseudonyms | None) -> tuple[Log, Record | None]:
+def remembering(log: Log, history: History | None, pseudonyms: Pseudonyms | None) -> tuple[Log, Remember | None]:
     """What everybody tells, and what is told more, where there is a history: it names nobody first, where that is
     wanted, and then is remembered."""
-    record: Record | None = None
+    record: Remember | None = None
     if history is not None:
         recorder = Recorder(log, history)
         log, record = recorder, recorder.record
     if pseudonyms is not None:
-        log, record = Private(log, pseudonyms), None if record is None else PrivateRecord(record, pseudonyms)
+        log, record = Private(log, pseudonyms), None if record is None else PrivateMemory(record, pseudonyms)
     return log, record
 
 

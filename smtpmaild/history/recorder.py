@@ -44,7 +44,7 @@ class Recorder:
         self._history = history
 
     def record(self, event: str, facts: dict[str, Any], trace: Any) -> object:
-        """The seam facts.Record."""
+        """The seam facts.Remember."""
         if event in _IS_KEPT:
             self._history.take(event, facts, trace)
         return self._log.info(event, **facts)

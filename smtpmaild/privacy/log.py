@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from smtpmaild.facts import Log, Record
+from smtpmaild.facts import Log, Remember
 from smtpmaild.privacy.pseudonyms import Pseudonyms, without_local_part
 from smtpmaild.smtp.command import VERBS
 
@@ -143,12 +143,12 @@ class Private:
         return self.error(event, **{"exc_info": sys.exception(), **facts})
 
 
-class PrivateRecord:
-    """Stands before a Record (facts.py) in the same way."""
+class PrivateMemory:
+    """Stands before a Remember (facts.py) in the same way."""
 
     __slots__ = ("_pseudonyms", "_record")
 
-    def __init__(self, record: Record, pseudonyms: Pseudonyms) -> None:
+    def __init__(self, record: Remember, pseudonyms: Pseudonyms) -> None:
         self._record = record
         self._pseudonyms = pseudonyms
 

@@ -11,7 +11,7 @@ import pytest
 from receiving import RecordingLog
 from remembering import attempt, id_of, message, refusal, session
 
-from smtpmaild.privacy.log import Private, PrivateRecord
+from smtpmaild.privacy.log import Private, PrivateMemory
 from smtpmaild.privacy.pseudonyms import Pseudonyms
 
 
@@ -28,7 +28,7 @@ def told(known: Pseudonyms, event: str, **facts: Any) -> dict[str, Any]:
 
 def recorded(known: Pseudonyms, event: str, facts: Mapping[str, Any], trace: Any) -> tuple[dict[str, Any], Any]:
     found: list[tuple[dict[str, Any], Any]] = []
-    PrivateRecord(lambda _, facts, trace: found.append((facts, trace)), known)(event, dict(facts), trace)
+    PrivateMemory(lambda _, facts, trace: found.append((facts, trace)), known)(event, dict(facts), trace)
     return found[0]
 
 
