@@ -6,7 +6,8 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ from receiving import RecordingLog
 from remembering import NOW, id_of, message, path_in, settings_in
 
 from smtpmaild.history import recorder as module
-from smtpmaild.history.events import CHUNK_EVENTS, Chunk
+from smtpmaild.history.events import CHUNK_EVENTS
 from smtpmaild.history.reading import Reading
 from smtpmaild.history.recorder import History, Recorder
-from smtpmaild.history.store import Store
 
 
 @pytest.fixture
@@ -117,29 +117,24 @@ def test_thread_lives_from_first_start_to_last_stop(history: History, log: Recor
     assert numbers(tmp_path) == ["reloaded", "stopped"]
 
 
-def test_what_is_told_while_the_thread_ends(
-    history: History, log: RecordingLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recorder, writing, go_on = Recorder(log, history), threading.Event(), threading.Event()
-    append = Store.append
-
-    def slowly(store: Store, chunks: Sequence[Chunk]) -> None:
-        writing.set()
-        assert go_on.wait(10)
-        append(store, chunks)
+def test_what_is_told_while_the_thread_ends(history: History, log: RecordingLog, tmp_path: Path) -> None:
+    recorder = Recorder(log, history)
+    recorder.info("reloaded")
 
     async def live() -> None:
         history.start(asyncio.get_running_loop())
-        monkeypatch.setattr(Store, "append", slowly)
-        recorder.info("reloaded")
-        stopping = asyncio.create_task(history.stop())
-        assert await asyncio.to_thread(writing.wait, 10)
-        recorder.info("stopping")
-        go_on.set()
+        with closing(sqlite3.connect(path_in(tmp_path), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            recorder.info("worker_died")
+            stopping = asyncio.create_task(history.stop())
+            while history._events:  # until the thread has them, and waits for the other one
+                await asyncio.sleep(0.01)
+            recorder.info("stopping")
+            other.execute("ROLLBACK")
         await stopping
 
     asyncio.run(live())
-    assert numbers(tmp_path) == ["reloaded", "stopping"]
+    assert numbers(tmp_path) == ["reloaded", "worker_died", "stopping"]
 
 
 def test_trouble_is_told_once_and_what_was_lost_when_it_is_over(
