@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import random
 import resource
 import shutil
 import signal
@@ -205,9 +206,11 @@ def raise_descriptor_limit() -> int:
 
 
 def free_port() -> int:
-    with socket.create_server((HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the system gives to whoever asks for any, so that nobody gets it before our server has it."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)):
+            return port
 
 
 def greets(port: int) -> bool:
