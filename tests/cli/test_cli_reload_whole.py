@@ -95,7 +95,8 @@ def test_it_is_not_done_while_a_worker_of_before_accepts(daemon: WholeDaemon, tm
         with ThreadPoolExecutor() as pool:
             done = pool.submit(client.answer, control, "reload")
             until(lambda: {"serving", "retiring"} <= {*workers(control)}, "the new one serves, the old one is told")
-            assert not client.answer(control, "status")["reload"]["is_done"]
+            told = client.answer(control, "status")["reload"]  # nothing of it yet, on a busy machine
+            assert told is None or not told["is_done"]
             os.kill(old, signal.SIGCONT)
             assert done.result()["changed"] == ["local_domains: local.example changed"]
     finally:
