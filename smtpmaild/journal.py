@@ -96,11 +96,8 @@ class Journal:
         self._add_client(facts)
         self._add_trust(facts)
         facts["seconds"] = round(time.time() - envelope.received_at, 4)
-        conclusion = _CONCLUSIONS[reply.code // 100]
-        if self._record is None:
-            self._log.info(conclusion, **facts)
-        else:
-            self._record(conclusion, facts, _trace(recipients, content))
+        trace = None if self._record is None else _trace(recipients, content)
+        self._tell(_CONCLUSIONS[reply.code // 100], facts, trace)
 
     def client_named(self) -> None:
         """A proxy said whom it speaks for."""
@@ -139,10 +136,13 @@ class Journal:
         self._add_trust(facts)
         facts["reason"] = reason
         facts["seconds"] = round(seconds, 4)
+        self._tell("session_closed", facts, (self._refused_at,) if self._refused_at else None)
+
+    def _tell(self, event: str, facts: dict[str, Any], trace: object) -> None:
         if self._record is None:
-            self._log.info("session_closed", **facts)
+            self._log.info(event, **facts)
         else:
-            self._record("session_closed", facts, (self._refused_at,) if self._refused_at else None)
+            self._record(event, facts, trace)
 
     def _who(self) -> dict[str, Any]:
         session = self._session
