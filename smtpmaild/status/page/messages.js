@@ -65,7 +65,7 @@ function key(row) {
 }
 
 function draw() {
-  fill("messages-list", [hasHistory(), wanted, rows.map((row) => [row.id, row.at, row.outcome])], () => {
+  fill("messages-list", [hasHistory(), wanted, rows.map(key)], () => {
     if (!hasHistory()) return none("No history is kept: the section “history” of the configuration switches it on.");
     if (!rows.length) return none(wanted ? "Nothing was found." : "No message yet.");
     return table(COLUMNS, rows.map(cells));
