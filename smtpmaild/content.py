@@ -61,8 +61,8 @@ class Content:
     def message_id_and_subject(self) -> tuple[str, str]:
         """One of each field, of several written alike the last, unfolded; "" where none is in the last 16 KiB."""
         head = (b"\n" + self._head)[-_SEARCHED:]
-        # Nearly always they are written so. From below: what relays add stands above what the
-        # author's program wrote (RFC 5321 §4.4), and is most of a header.
+        # Nearly always they are written so. From below: what relays add stands above what the author's program wrote
+        # (RFC 5321 §4.4), and is most of a header.
         message_id, subject = head.rfind(b"\nMessage-ID: "), head.rfind(b"\nSubject: ")
         if message_id < 0 or subject < 0:
             lowered = head.lower()

@@ -145,7 +145,7 @@ class Mailing:
         """MAIL with what the server understands of its parameters; only where there is no refusal.
 
         Without AUTH=<>, which RFC 4954 §5 wants of who vouches for no client: servers are about that offer AUTH and
-        refuse the parameter (aiosmtpd by 555), and the mail would bounce. Postfix does not say it either.
+        refuse the parameter (aiosmtpd by 555), and the mail would bounce. Postfix says it only where it is told to.
         """
         words = [f"MAIL FROM:<{_path(self.reverse_path, offer)}>"]
         if "SIZE" in offer:
